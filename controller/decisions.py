@@ -1,0 +1,199 @@
+"""From placements to what is signed: sections, the way each head gets the image, and the head over all of it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from gateway.protocol.messages import BlobRef, Head, NodeReport, PlacedHead, Section, SectionRef, ServiceSpec
+from gateway.protocol.names import Name
+
+if TYPE_CHECKING:
+    from controller.placement import Placement
+
+# Mbit/s from one node to another over the best path, 0 when there is none.
+PathBandwidth = Callable[[str, str], float]
+
+# A placement moves only if its members gain this share of bandwidth; below that, measurements wander by themselves.
+MOVE_GAIN = 0.15
+# A link counts as changed when its bandwidth differs by this share of the greater value.
+LINK_CHANGE = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A service that is to run: its specification, the name and the implicit digest of the packet that holds it."""
+
+    spec: ServiceSpec
+    specification: Name
+    digest: bytes
+    zone: str = ""
+
+
+def section_of(
+    wanted: Wanted,
+    placement: Placement,
+    origin: str,
+    reports: Mapping[str, NodeReport],
+    bandwidth: PathBandwidth,
+    snapshot: str,
+) -> Section:
+    """What the gateways are told of one service."""
+    placed = [PlacedHead(head.node, head.reason, round(head.bandwidth_mbps, 3)) for head in placement.heads]
+    return Section(
+        service=wanted.spec.name,
+        zone=wanted.zone,
+        specification=wanted.specification,
+        specification_digest=wanted.digest,
+        algorithm=placement.algorithm,
+        snapshot=snapshot,
+        origin=origin,
+        heads=_with_delivery(placed, origin, reports, bandwidth),
+        standbys=placement.standbys,
+        members=placement.section_members(),
+    )
+
+
+def kept_section(
+    previous: Section,
+    wanted: Wanted,
+    origin: str,
+    reports: Mapping[str, NodeReport],
+    bandwidth: PathBandwidth,
+) -> Section:
+    """The same heads for the network as it is now: every other node goes to the head with the best path to it."""
+    nodes = [head.node for head in previous.heads]
+    members = attach(nodes, reports, bandwidth)
+    heads = []
+    for head in previous.heads:
+        paths = [bandwidth(head.node, member) for member, chosen in members.items() if chosen == head.node]
+        heads.append(replace(head, bandwidth_mbps=round(sum(paths) / len(paths), 3) if paths else 0.0))
+    return replace(
+        previous,
+        specification=wanted.specification,
+        specification_digest=wanted.digest,
+        origin=origin,
+        heads=_with_delivery(heads, origin, reports, bandwidth),
+        standbys=tuple(node for node in previous.standbys if node in reports),
+        members=members,
+    )
+
+
+def attach(heads: Sequence[str], nodes: Iterable[str], bandwidth: PathBandwidth) -> dict[str, str]:
+    """Each node that is no head with its best head; nodes that no head reaches are left out."""
+    members = {}
+    for node in sorted(set(nodes) - set(heads)):
+        best = max(heads, key=lambda head: bandwidth(head, node), default=None)
+        if best is not None and bandwidth(best, node) > 0:
+            members[node] = best
+    return members
+
+
+def mean_bandwidth(heads: Sequence[str], nodes: Iterable[str], bandwidth: PathBandwidth) -> float:
+    """Mbit/s from the best head to each node that is no head, on average; an unreached node counts 0."""
+    others = sorted(set(nodes) - set(heads))
+    reached = [max((bandwidth(head, node) for head in heads), default=0.0) for node in others]
+    return sum(reached) / len(reached) if reached else 0.0
+
+
+def should_move(previous: Section, placement: Placement, reports: Mapping[str, NodeReport], f: PathBandwidth) -> bool:
+    """Whether new heads are worth the move: an old one is gone or refused, or members gain enough."""
+    old = [head.node for head in previous.heads]
+    new = [head.node for head in placement.heads]
+    if any(node not in reports or node in placement.refused for node in old) or len(old) != len(new):
+        return True
+    if placement.algorithm != previous.algorithm:
+        return True
+    if placement.algorithm == "random":
+        return False
+    return mean_bandwidth(new, reports, f) > (1 + MOVE_GAIN) * mean_bandwidth(old, reports, f)
+
+
+def _with_delivery(
+    heads: Sequence[PlacedHead], origin: str, reports: Mapping[str, NodeReport], bandwidth: PathBandwidth
+) -> tuple[PlacedHead, ...]:
+    parents = delivery_tree(origin, [head.node for head in heads], bandwidth)
+    return tuple(replace(head, address=address_of(reports.get(head.node)), parent=parents[head.node]) for head in heads)
+
+
+def delivery_tree(origin: str, heads: Sequence[str], bandwidth: PathBandwidth) -> dict[str, str]:
+    """From which node each head fetches the image: the tree from the origin whose paths are the widest.
+
+    Grown as a maximum spanning tree (Prim): next comes the head that someone who has the image reaches best. A head
+    that nobody reaches asks the origin; the origin itself asks nobody.
+    """
+    parents = {node: "" for node in heads if node == origin}
+    holders = [origin, *(node for node in heads if node == origin)]
+    waiting = [node for node in heads if node != origin]
+    while waiting:
+        node, holder = max(
+            ((node, holder) for node in waiting for holder in holders),
+            key=lambda pair: (bandwidth(pair[1], pair[0]), pair[1] == origin),
+        )
+        parents[node] = holder if bandwidth(holder, node) > 0 else origin
+        holders.append(node)
+        waiting.remove(node)
+    return parents
+
+
+def address_of(report: NodeReport | None) -> str:
+    """The host at which users reach a node: the first address it reports that is not bound to one link or machine."""
+    hosts = [host for text in (report.addresses if report is not None else ()) if (host := _host(text))]
+    usable = [host for host in hosts if not host.lower().startswith(("fe80:", "169.254."))]
+    routed = [host for host in usable if not host.startswith("127.0.0.") and host != "::1"]
+    return next(iter(routed or usable), "")
+
+
+def _host(text: str) -> str:
+    if "://" not in text:
+        return text
+    try:
+        parts = urlsplit(text)
+        return "" if parts.scheme == "unix" or parts.hostname in ("0.0.0.0", "::") else parts.hostname or ""
+    except ValueError:
+        return ""
+
+
+def same_decision(one: Section, other: Section) -> bool:
+    """Whether two sections tell the gateways the same; bandwidth figures and the snapshot's name do not count."""
+    return _substance(one) == _substance(other)
+
+
+def _substance(section: Section) -> Section:
+    heads = tuple(replace(head, bandwidth_mbps=0.0, reason="") for head in section.heads)
+    return replace(section, heads=heads, snapshot="")
+
+
+def changed_links(
+    before: Mapping[tuple[str, str], float], after: Mapping[tuple[str, str], float]
+) -> list[tuple[str, str]]:
+    """The directed links that came, went, or whose measured bandwidth changed enough to look at placements again."""
+    return sorted(
+        link
+        for link in before.keys() | after.keys()
+        if abs(before.get(link, 0.0) - after.get(link, 0.0))
+        > LINK_CHANGE * max(before.get(link, 0.0), after.get(link, 0.0))
+    )
+
+
+def compose_head(
+    network: str,
+    order: tuple[int, int],
+    issued: float,
+    lifetime_s: float,
+    sections: Iterable[tuple[Section, BlobRef]],
+    revocations: tuple[bytes, ...] = (),
+) -> Head:
+    """The head over these sections, in a fixed order."""
+    refs = (SectionRef(section.zone, section.service, blob) for section, blob in sections)
+    ordered = tuple(sorted(refs, key=lambda ref: (ref.zone, ref.service)))
+    return Head(network, order[0], order[1], issued, issued + lifetime_s, ordered, revocations)
+
+
+def next_order(epoch: int, last: tuple[int, int] | None) -> tuple[int, int]:
+    """The order of the next head: the next version, or the first of an epoch that the anchor has raised."""
+    if last is None or epoch > last[0]:
+        return epoch, 1
+    return last[0], last[1] + 1

@@ -1,0 +1,305 @@
+"""The decision engine: from what is to run and what the network is like to a signed head. Its calls block."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from controller import decisions
+from controller.authority import Authority
+from controller.decisions import PathBandwidth, Wanted
+from controller.errors import ControllerError
+from controller.store import Decision, Store
+from gateway.protocol import codec, keys
+from gateway.protocol.errors import MessageError, ProtocolError
+from gateway.protocol.messages import BlobRef, Head, NodeReport, Section, ServiceSpec
+
+if TYPE_CHECKING:
+    from controller.placement import Placement, Topology
+
+log = logging.getLogger(__name__)
+Links = dict[tuple[str, str], float]
+
+
+class Blobs(Protocol):
+    """Where the sections of a decision are put, to be fetched as any blob."""
+
+    def add_bytes(self, content: bytes) -> BlobRef: ...
+    def has(self, sha256: bytes) -> bool: ...
+    def remove(self, sha256: bytes) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The network as it is known: the reports of live nodes, and the lost ones with the seconds of their silence."""
+
+    reports: Mapping[str, NodeReport]
+    lost: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether most nodes are silent at once: then it is more likely we who are away than they."""
+        return len(self.lost) > len(self.reports)
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """One service: its section (None: nothing can be decided yet), and what does not travel."""
+
+    section: Section | None
+    notes: dict[str, Any]
+
+
+class Engine:
+    """Decides and signs; keeps the links and nodes of its last decision to tell whether a new look is worth it."""
+
+    def __init__(
+        self, authority: Authority, store: Store, blobs: Blobs, origin: str, zone: str, lifetime_s: float
+    ) -> None:
+        self._authority, self._store, self._blobs = authority, store, blobs
+        self.origin, self.zone, self.lifetime_s = origin, zone, lifetime_s
+        self._links: Links = {}
+        self._nodes: frozenset[str] = frozenset()
+        self.problem = ""
+
+    def current(self) -> Head | None:
+        """The newest head; None before the first."""
+        row = self._store.head()
+        return None if row is None else codec.decode(Head, keys.parse(row.wire).content)
+
+    def reason_to_look(self, view: View) -> str:
+        """Why placements should be computed again for this view; empty when nothing has changed enough."""
+        if view.is_cut_off:
+            return ""
+        nodes = frozenset(view.reports)
+        if gone := sorted(self._nodes - nodes):
+            return f"lost {', '.join(gone)}"
+        if new := sorted(nodes - self._nodes):
+            return f"new {', '.join(new)}"
+        if changed := decisions.changed_links(self._links, _links(_topology(view))):
+            return f"{len(changed)} links changed, {changed[0][0]} -> {changed[0][1]} among them"
+        return ""
+
+    def decide(self, view: View, why: str, now: float | None = None) -> Head | None:
+        """Places every active service and signs a new head if that changed anything; None when all stays as it is.
+
+        `now` is Unix time. Raises ControllerError when the head cannot be signed or stored; the last one stays then.
+        """
+        moment = time.time() if now is None else now
+        previous = {(d.service, d.zone): d for d in self._store.decisions()}
+        topology = _topology(view)
+        bandwidth = _path_bandwidth(topology)
+        snapshot = (
+            f"{len(topology)} nodes, {len(topology.rates_mbps)} links, {time.strftime('%FT%TZ', time.gmtime(moment))}"
+        )
+        outcomes: dict[tuple[str, str], _Outcome] = {}
+        for wanted in self._wanted():
+            place = (wanted.spec.name, wanted.zone)
+            outcomes[place] = self._decide_service(wanted, previous.get(place), view, topology, bandwidth, snapshot)
+        self._links, self._nodes = _links(topology), frozenset(view.reports)
+        return self._publish(outcomes, previous, why, moment)
+
+    def renew(self, now: float | None = None) -> Head | None:
+        """Signs the same decisions anew when half of the head's lifetime is over; None when it is not."""
+        moment = time.time() if now is None else now
+        head = self.current()
+        if head is None or moment < (head.issued + head.expires) / 2:
+            return None
+        kept = self._store.decisions()
+        return self._sign([(codec.decode(Section, d.section), d) for d in kept], "renewed", moment)
+
+    # --- one service -------------------------------------------------------------------------------------------
+
+    def _wanted(self) -> list[Wanted]:
+        found = []
+        for row in self._store.services():
+            try:
+                packet = self._authority.trust.verify(row.wire)
+                spec = codec.decode(ServiceSpec, packet.content)
+            except ProtocolError as error:
+                log.error("service %s version %d is left out: %s", row.name, row.version, error)
+                continue
+            found.append(Wanted(spec, packet.name, packet.digest, spec.constraints.zone or self.zone))
+        return found
+
+    def _decide_service(
+        self,
+        wanted: Wanted,
+        before: Decision | None,
+        view: View,
+        topology: Topology,
+        bandwidth: PathBandwidth,
+        snapshot: str,
+    ) -> _Outcome:
+        previous, notes = _read(before)
+        refusals = _refusals(wanted, notes if _same_version(previous, wanted) else {}, view.reports)
+        if previous is not None and previous.heads and (reason := _must_keep(previous, wanted, view)):
+            kept = decisions.kept_section(previous, wanted, self.origin, _with_lost(view, previous), bandwidth)
+            return _Outcome(replace(kept, members=previous.members), notes | {"kept": reason, "refusals": refusals})
+        try:
+            placement = _place(topology, wanted, refusals)
+        except ValueError as error:
+            section = previous if previous is not None and _same_version(previous, wanted) else None
+            return _Outcome(section, {"problem": str(error), "refusals": refusals})
+        notes = _notes(placement, wanted, refusals, view)
+        keep = _same_version(previous, wanted) and previous is not None
+        if keep and previous is not None and not decisions.should_move(previous, placement, view.reports, bandwidth):
+            section = decisions.kept_section(previous, wanted, self.origin, view.reports, bandwidth)
+        else:
+            section = decisions.section_of(wanted, placement, self.origin, view.reports, bandwidth, snapshot)
+        return _Outcome(section, notes)
+
+    # --- the head ----------------------------------------------------------------------------------------------
+
+    def _publish(
+        self, outcomes: dict[tuple[str, str], _Outcome], previous: dict[tuple[str, str], Decision], why: str, now: float
+    ) -> Head | None:
+        rows = []
+        changed = previous.keys() != {place for place, outcome in outcomes.items() if outcome.section is not None}
+        for place, outcome in outcomes.items():
+            if outcome.section is None:
+                self._note_unplaced(place, outcome)
+                continue
+            section = outcome.section
+            before = previous.get(place)
+            known, _ = _read(before)
+            if before is not None and known is not None and decisions.same_decision(known, section):
+                rows.append((known, replace(before, notes=json.dumps(outcome.notes))))
+                continue
+            changed = True
+            rows.append((section, Decision(*place, codec.encode(section), json.dumps(outcome.notes), now)))
+        self._store.set_meta(
+            "unplaced", json.dumps({f"{s}": o.notes for (s, _), o in outcomes.items() if not o.section})
+        )
+        head = self.current()
+        if not changed and head is not None and self._authority.epoch() <= head.epoch:
+            self._store.update_notes([decision for _, decision in rows])
+            return None
+        return self._sign(rows, why, now)
+
+    def _note_unplaced(self, place: tuple[str, str], outcome: _Outcome) -> None:
+        log.warning("service %s is placed nowhere: %s", place[0], outcome.notes.get("problem", "no reason is known"))
+
+    def _sign(self, rows: list[tuple[Section, Decision]], why: str, now: float) -> Head:
+        last = self.current()
+        order = decisions.next_order(self._authority.epoch(), None if last is None else last.order)
+        issued = max(now, last.issued) if last is not None else now
+        sections = [(section, self._blobs.add_bytes(decision.section)) for section, decision in rows]
+        head = decisions.compose_head(self._authority.network.uri, order, issued, self.lifetime_s, sections)
+        wire = self._authority.sign_head(head)
+        dropped = self._store.save_head(order, wire, issued, why, [decision for _, decision in rows])
+        self._forget(dropped)
+        log.info("head %d.%d: %s", *order, why)
+        return head
+
+    def _forget(self, dropped: list[bytes]) -> None:
+        """Removes the sections that only heads name that are no longer kept."""
+        if not dropped:
+            return
+        kept = {blob for row in self._store.heads() for blob in _section_blobs(row.wire)}
+        for blob in {blob for wire in dropped for blob in _section_blobs(wire)} - kept:
+            self._blobs.remove(blob)
+
+
+def _section_blobs(head: bytes) -> set[bytes]:
+    return {ref.blob.sha256 for ref in codec.decode(Head, keys.parse(head).content).sections}
+
+
+def _read(decision: Decision | None) -> tuple[Section | None, dict[str, Any]]:
+    if decision is None:
+        return None, {}
+    try:
+        return codec.decode(Section, decision.section), dict(json.loads(decision.notes))
+    except (MessageError, ValueError) as error:
+        raise ControllerError(f"the stored decision on {decision.service} cannot be read: {error}") from error
+
+
+def _same_version(previous: Section | None, wanted: Wanted) -> bool:
+    return previous is not None and previous.specification_digest == wanted.digest
+
+
+def _must_keep(previous: Section, wanted: Wanted, view: View) -> str:
+    """Why the heads must stay although the network changed; empty when they need not."""
+    if view.is_cut_off:
+        heard, known = len(view.reports), len(view.reports) + len(view.lost)
+        return f"only {heard} of {known} nodes are heard: the controller may be cut off itself"
+    silent = [head.node for head in previous.heads if head.node not in view.reports]
+    if wanted.spec.volumes and silent:
+        return f"{', '.join(silent)} is silent and may still write to the volumes of the service"
+    return ""
+
+
+def _with_lost(view: View, previous: Section) -> dict[str, NodeReport]:
+    """The reports with an entry for silent heads too, so that their last known address stays in the section."""
+    silent = (head for head in previous.heads if head.node not in view.reports)
+    return {**view.reports, **{h.node: NodeReport(h.node, "", 0, addresses=(h.address,)) for h in silent if h.address}}
+
+
+def _refusals(wanted: Wanted, notes: Mapping[str, Any], reports: Mapping[str, NodeReport]) -> dict[str, str]:
+    """Nodes that refused this version, now or before: a refusal is not forgotten because the service moved away."""
+    known = {str(node): str(reason) for node, reason in dict(notes.get("refusals", {})).items()}
+    for node, report in reports.items():
+        for status in report.services:
+            if status.name == wanted.spec.name and status.generation in (0, wanted.spec.version):
+                if status.state == "refused":
+                    known[node] = f"refuses it: {status.reason or 'no reason given'}"
+                elif status.state == "running":
+                    known.pop(node, None)
+    return known
+
+
+def _notes(placement: Placement, wanted: Wanted, refusals: dict[str, str], view: View) -> dict[str, Any]:
+    lost = {node: f"lost: not heard for {seconds:.0f} s" for node, seconds in view.lost.items()}
+    notes: dict[str, Any] = {
+        "refused": placement.refused | lost,
+        "unreached": list(placement.unreached),
+        "refusals": refusals,
+        "mean_bandwidth_mbps": round(placement.mean_bandwidth_mbps, 3),
+        "metric": placement.metric,
+    }
+    if len(placement.heads) < wanted.spec.replicas:
+        notes["problem"] = f"{len(placement.heads)} of {wanted.spec.replicas} replicas: no other node may run it"
+    return notes
+
+
+# --- placement, which brings numpy ---------------------------------------------------------------------------
+
+
+def _topology(view: View) -> Topology:
+    from controller.placement import from_reports
+
+    return from_reports(list(view.reports.values()))
+
+
+def _links(topology: Topology) -> Links:
+    pairs = zip(topology.edges.tolist(), topology.rates_mbps.tolist(), strict=True)
+    return {(topology.names[i], topology.names[j]): float(rate) for (i, j), rate in pairs}
+
+
+def _path_bandwidth(topology: Topology) -> PathBandwidth:
+    from controller.placement import path_bandwidth
+
+    matrix = path_bandwidth(topology)
+    index = {name: at for at, name in enumerate(topology.names)}
+
+    def bandwidth(source: str, destination: str) -> float:
+        i, j = index.get(source), index.get(destination)
+        return float(matrix[i, j]) if i is not None and j is not None else 0.0
+
+    return bandwidth
+
+
+def _place(topology: Topology, wanted: Wanted, refusals: Mapping[str, str]) -> Placement:
+    from controller.placement import Request, place
+
+    request = Request.for_service(wanted.spec, refusals)
+    zone = wanted.zone
+    if zone and not request.constraints.zone:
+        request = replace(request, constraints=replace(request.constraints, zone=zone))
+    # Fewer nodes than replicas is a state of the network, not a mistake in the service file.
+    request = replace(request, k=max(1, min(request.k, len(topology))))
+    return place(topology, request, wanted.spec.algorithm, partial=True)

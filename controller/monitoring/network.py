@@ -1,0 +1,88 @@
+"""The network as it is known now: the newest report of each node, when it was heard, and when to ask it again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.protocol.messages import NodeReport
+
+# A node is lost when so many of its reports in a row were missed.
+MISSED_REPORTS = 3
+# A node that did not answer is asked again after this and then twice as long, up to the interval.
+RETRY_S = 1.0
+
+
+@dataclass(slots=True)
+class _Node:
+    due: float
+    heard: float
+    report: NodeReport | None = None
+    failures: int = 0
+
+
+class NetworkState:
+    """Pure: `now` is monotonic time in seconds. A node has a period of grace from when it is first known here."""
+
+    def __init__(self, interval_s: float) -> None:
+        self.interval_s = interval_s
+        self._nodes: dict[str, _Node] = {}
+
+    def know(self, nodes: dict[str, NodeReport | None], now: float) -> None:
+        """These are the enrolled nodes, with the reports that were stored of them; others are forgotten."""
+        for name in [name for name in self._nodes if name not in nodes]:
+            del self._nodes[name]
+        for name, report in nodes.items():
+            self._nodes.setdefault(name, _Node(now, now, report))
+
+    def due(self, now: float) -> list[str]:
+        """The nodes to ask now; each is put off until it answered or failed, at the latest by an interval."""
+        names = [name for name, node in self._nodes.items() if node.due <= now]
+        for name in names:
+            self._nodes[name].due = now + self.interval_s
+        return names
+
+    def next_deadline(self) -> float | None:
+        """When the next node is to be asked; None when there is none."""
+        return min((node.due for node in self._nodes.values()), default=None)
+
+    def heard(self, name: str, report: NodeReport | None, now: float) -> None:
+        """A node answered; `report` is None when it was the report we had, which is no new sign of life."""
+        node = self._nodes.get(name)
+        if node is None:
+            return
+        node.failures = 0
+        node.due = now + self.interval_s
+        if report is not None:
+            node.report, node.heard = report, now
+
+    def failed(self, name: str, now: float) -> None:
+        """A node did not answer, or with something that was refused."""
+        node = self._nodes.get(name)
+        if node is not None:
+            node.due = now + min(self.interval_s, RETRY_S * 2.0 ** min(node.failures, 16))
+            node.failures += 1
+
+    def live(self, now: float) -> dict[str, NodeReport]:
+        """The newest report of each node that is not lost."""
+        return {
+            name: node.report
+            for name, node in self._nodes.items()
+            if node.report is not None and now - node.heard <= self._patience(node)
+        }
+
+    def lost(self, now: float) -> dict[str, float]:
+        """The nodes that sent reports once and were not heard for too long, and for how many seconds."""
+        return {
+            name: now - node.heard
+            for name, node in self._nodes.items()
+            if node.report is not None and now - node.heard > self._patience(node)
+        }
+
+    def next_loss(self, now: float) -> float | None:
+        """When the next node will be lost unless it is heard."""
+        ends = [node.heard + self._patience(node) for node in self._nodes.values() if node.report is not None]
+        return min((end for end in ends if end >= now), default=None)
+
+    def _patience(self, node: _Node) -> float:
+        own = node.report.interval_s if node.report is not None else 0.0
+        return MISSED_REPORTS * max(self.interval_s, min(own, 10 * self.interval_s))

@@ -1,0 +1,483 @@
+"""Composes the parts of a gateway in one process on one event loop; the only file that knows them all."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import hashlib
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from gateway import __version__, config, datasets, privileges
+from gateway.config import Settings
+from gateway.control import ControlServer
+from gateway.executor.client import ExecutorClient, ExecutorError
+from gateway.executor_process import ExecutorProcess
+from gateway.forwarder.blobs import BlobStore
+from gateway.forwarder.consumer import Consumer
+from gateway.forwarder.content_store import ContentStore
+from gateway.forwarder.endpoint import FetchError
+from gateway.forwarder.faces.base import Face
+from gateway.forwarder.faces.manager import FaceError, FaceManager, Neighbor
+from gateway.forwarder.forwarder import Forwarder
+from gateway.forwarder.packet import decode_data
+from gateway.monitor.agent import MonitorAgent
+from gateway.monitor.links import FaceSample
+from gateway.monitor.netlink import Netlink
+from gateway.monitor.report import Identity as ReportIdentity
+from gateway.monitor.sampler import HostSampler
+from gateway.page import Page, PageError, PageService
+from gateway.placement_client.client import PlacementClient
+from gateway.placement_client.decision_store import DecisionStore
+from gateway.placement_client.enrolment import Enrolment
+from gateway.placement_client.identity import Identity, IdentityStore
+from gateway.placement_client.session import Session
+from gateway.protocol import keys, names
+from gateway.protocol.errors import ProtocolError
+from gateway.protocol.executor_messages import ExecutorStatus
+from gateway.protocol.messages import BlobRef, ForwarderCounters, Hello, RouteReport, ServiceStatus
+
+log = logging.getLogger(__name__)
+
+CONTROLLER_NEIGHBOR = "controller"
+# A route that is there only because the controller's address is known; every route the owner wrote comes first.
+CONTROLLER_COST = 1_000_000
+EXECUTOR_POLL_S = 2.0
+STOP_S = 4.0
+PAGE_PATIENCE_S = 5.0
+
+
+def main(settings: Settings) -> int:
+    """Runs a gateway until SIGTERM or SIGINT; 0 after a clean stop, 1 when it could not start."""
+    if not settings.gateway.enabled:
+        print(f"{settings.path}: option enabled is 0; nothing to run", file=sys.stderr)
+        return 0
+    try:
+        return asyncio.run(_run(settings))
+    except (FaceError, PageError, OSError) as error:
+        print(f"picasso-gateway: {error}", file=sys.stderr)
+        return 1
+
+
+async def _run(settings: Settings) -> int:
+    return await Gateway(settings).run()
+
+
+class Gateway:
+    """One gateway; `run` is its whole life."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._loop = asyncio.get_running_loop()
+        self.network = names.Network(settings.gateway.network)
+        self.node = settings.gateway.node
+        self.started = time.time()
+        self.identities = IdentityStore(settings.gateway.state_dir, self.network, self.node)
+        self.identity: Identity | None = None
+        self.blobs = self._open_blobs()
+        self.forwarder = Forwarder(
+            ContentStore(settings.forwarder.memory_cache_bytes),
+            self.blobs,
+            region=[self.network.node(self.node)],
+            blobs=self.network.blobs,
+        )
+        self.executor = ExecutorClient(settings.gateway.run_dir / "executor.sock")
+        self.executor_status = ExecutorStatus()
+        self.placement: PlacementClient | None = None
+        self.enrolment: Enrolment | None = None
+        self.monitor: MonitorAgent
+        self.consumer: Consumer
+        self.manager = FaceManager(self.forwarder, on_new_peer=self._set_routes)
+        self.control = ControlServer(settings.gateway.run_dir / "control.sock", datasets.commands(self))
+        self.page: Page | None = None
+        self.problems: dict[str, str] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = asyncio.Event()
+        self._fetching_keys: set[bytes] = set()
+        self._neighbor_nodes: dict[int, str] = {}
+
+    def _open_blobs(self) -> BlobStore | None:
+        forwarder = self.settings.forwarder
+        if forwarder.blob_dir is None:
+            return None
+        forwarder.blob_dir.mkdir(parents=True, exist_ok=True)
+        return BlobStore(forwarder.blob_dir, self.network, forwarder.disk_cache_bytes)
+
+    # --- life
+
+    async def run(self) -> int:
+        settings = self.settings
+        loop = self._loop
+        settings.gateway.run_dir.mkdir(parents=True, exist_ok=True)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        # The executor serves the owner of the run directory, so that is settled before it starts.
+        user = privileges.hand_over([settings.gateway.run_dir, settings.gateway.state_dir, settings.forwarder.blob_dir])
+        executor = ExecutorProcess(settings) if "none" not in settings.executor.runtimes else None
+        if executor is not None:
+            executor.start()
+        privileges.drop(user)
+        try:
+            await self._start()
+            if executor is not None:
+                self._spawn(executor.supervise(self._stopping))
+                self._spawn(self._poll_executor())
+            log.info("gateway %s of %s is running", self.node, self.network.uri)
+            await self._stopping.wait()
+        finally:
+            await self._stop(executor)
+        return 0
+
+    async def _start(self) -> None:
+        settings = self.settings
+        self._start_management()
+        self.client_endpoint = self.manager.internal("client").endpoint
+        self.consumer = Consumer(self.client_endpoint, self.network)
+        await self.manager.start(settings.forwarder.listen, _neighbors(settings))
+        self._set_routes()
+        await self.control.start()
+        if settings.gateway.page is not None:
+            self.page = Page(settings.gateway.page, self._page_directory, f"Gateway {self.node}")
+            self.page.start()
+        self.identity = self.identities.load()
+        self._start_monitor()
+        if self.identity is not None:
+            self._join(self.identity)
+        elif settings.gateway.token:
+            self._spawn(self._enrol())
+
+    async def _stop(self, executor: ExecutorProcess | None) -> None:
+        """Everything in under five seconds: services first, since they take the longest."""
+        stopping = asyncio.create_task(executor.stop(self.executor, STOP_S)) if executor is not None else None
+        for task in list(self._tasks):
+            task.cancel()
+        if self.page is not None:
+            await asyncio.to_thread(self.page.stop)
+        self.control.stop()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if stopping is not None:
+            await stopping
+        await self.manager.stop()
+        if self.blobs is not None:
+            self.blobs.close()
+
+    def _page_directory(self) -> Sequence[PageService]:
+        """For the page's threads: the loop, which owns all state, makes the list."""
+        made: Future[Sequence[PageService]] = Future()
+        self._loop.call_soon_threadsafe(lambda: made.set_result(datasets.page_services(self)))
+        return made.result(PAGE_PATIENCE_S)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.critical("a part of the gateway failed, which is a bug: it stops", exc_info=error)
+            self._stopping.set()
+
+    def _reload(self) -> None:
+        """SIGHUP: neighbours and routes change while everything runs; what needs a restart is named."""
+        settings, problems = config.load(self.settings.path)
+        for problem in problems:
+            log.warning("%s", problem)
+        if settings is None:
+            log.error("%s is not usable; the gateway goes on with what it had", self.settings.path)
+            return
+        merged = dataclasses.replace(self.settings, neighbors=settings.neighbors, routes=settings.routes)
+        later = [
+            field.name
+            for field in dataclasses.fields(Settings)
+            if getattr(settings, field.name) != getattr(merged, field.name)
+        ]
+        if later:
+            log.warning("changes in %s take effect after a restart", ", ".join(later))
+        self.settings = merged
+        self.manager.set_neighbors(_neighbors(merged))
+        self._set_routes()
+        log.info("reloaded %s", self.settings.path)
+
+    # --- forwarder
+
+    def _start_management(self) -> None:
+        from gateway.forwarder.management import PREFIX, Management
+
+        face = self.manager.internal("management")
+        self.management = Management(self.forwarder)
+        face.endpoint.serve(PREFIX, self.management.on_interest)
+        self.forwarder.fib.add(PREFIX, face.id, 0, "internal")
+
+    def _set_routes(self) -> None:
+        """Puts the static routes of the configuration into the FIB, in place of those that were there."""
+        fib = self.forwarder.fib
+        fib.remove_origin("static")
+        costs = {neighbor.name: neighbor.cost for neighbor in self.settings.neighbors}
+        for route in self.settings.routes:
+            face = self.manager.face_of(route.neighbor)
+            if face is not None:
+                cost = route.cost if route.cost is not None else costs.get(route.neighbor, 1)
+                fib.add(names.parse(route.prefix), face.id, cost, "static")
+        face = self.manager.face_of(_controller_neighbor(self.settings) or "")
+        if face is not None:
+            fib.add(self.network.prefix, face.id, CONTROLLER_COST, "controller")
+
+    def face_samples(self) -> Sequence[FaceSample]:
+        """The faces as the monitor sees them."""
+        return [_sample(face) for face in self.forwarder.faces.values()]
+
+    def distance(self, node: str) -> float:
+        """How far a node is by the cheapest route to it; this node itself is nearest, an unknown one farthest."""
+        if node == self.node:
+            return -1.0
+        hops = self.forwarder.fib.longest_prefix_match(self.network.node(node))
+        return min((float(h.cost) for h in hops if (f := self.forwarder.faces.get(h.face_id)) and f.up), default=1e9)
+
+    def pin(self, wire: bytes) -> None:
+        self.forwarder.content_store.pin(decode_data(wire))
+
+    # --- monitor
+
+    def _start_monitor(self) -> None:
+        gateway = self.settings.gateway
+        face = self.manager.internal("monitor")
+        for prefix in (names.HELLO, names.PROBE, self.network.node(self.node)):
+            self.forwarder.fib.add(prefix, face.id, 0, "internal")
+        identity = ReportIdentity(
+            node=self.node,
+            boot_counter=self._next_boot(),
+            kernel_boot_id=_kernel_boot_id(),
+            zone=gateway.zone,
+            latitude=gateway.latitude,
+            longitude=gateway.longitude,
+            labels=gateway.labels,
+            addresses=_addresses(self.settings),
+            software=f"picasso-gateway {__version__}",
+            interval_s=self.settings.monitor.interval_s,
+        )
+        host = HostSampler(disk=self.settings.forwarder.blob_dir or gateway.state_dir)
+        self.monitor = MonitorAgent(
+            MonitorPorts(self), face.endpoint, self.network, identity, host, Netlink(), self.settings.monitor.networks
+        )
+        self._spawn(self.monitor.run())
+
+    def _next_boot(self) -> int:
+        """The number of this start; 0 where the state directory can't be written, which a member must know."""
+        try:
+            return self.identities.next_boot(time.time())
+        except OSError as error:
+            self.problems["gateway.state_dir"] = f"{error}; reports are not ordered over restarts"
+            log.warning("gateway.state_dir: %s", error)
+            return 0
+
+    def sign(self, name: names.Name, content: bytes, freshness_ms: int | None = None) -> bytes:
+        """Data of this node, signed with its key, with a digest while it has none."""
+        if self.identity is None:
+            return keys.sign_data(name, content, freshness_ms)
+        return self.identity.key.sign(name, content, freshness_ms)
+
+    def verify(self, wire: bytes) -> keys.Packet:
+        """A neighbour's packet, judged by the network's rules; a plain forwarder has none and takes what comes."""
+        return keys.parse(wire) if self.identity is None else self.identity.trust.verify(wire)
+
+    def on_unknown_key(self, face_id: int, key_name: names.Name) -> None:
+        """A neighbour's certificate is missing: it has it itself."""
+        if self.identity is not None and key_name not in self._fetching_keys and len(self._fetching_keys) < 16:
+            self._fetching_keys.add(key_name)
+            self._spawn(self._fetch_certificate(self.identity, face_id, key_name))
+
+    async def _fetch_certificate(self, identity: Identity, face_id: int, key_name: names.Name) -> None:
+        try:
+            data = await self.client_endpoint.express(key_name, can_be_prefix=True, next_hop_face=face_id, retries=1)
+            identity.trust.add_certificate(data.wire)
+            self.monitor.greet_all()
+        except (FetchError, ProtocolError) as error:
+            log.info("no certificate %s: %s", names.to_uri(key_name), error)
+        finally:
+            self._fetching_keys.discard(key_name)
+
+    def on_silence(self, face_id: int, node: str) -> None:
+        """A neighbour is not heard any more: what only its hellos said leads nowhere."""
+        self._neighbor_nodes.pop(face_id, None)
+        self.forwarder.fib.remove(self.network.node(node), face_id, "hello")
+
+    def on_hello(self, face_id: int, hello: Hello) -> None:
+        """A neighbour said who it is: its node name is reached by this face, and it may hold a newer head."""
+        if self._neighbor_nodes.get(face_id) != hello.node:
+            self._neighbor_nodes[face_id] = hello.node
+            face = self.forwarder.faces.get(face_id)
+            costs = {neighbor.name: neighbor.cost for neighbor in self.settings.neighbors}
+            if face is not None:
+                self.forwarder.fib.add(self.network.node(hello.node), face_id, costs.get(face.neighbor, 1), "hello")
+        if self.placement is not None:
+            self.placement.on_hello(face_id, hello.node, hello.epoch, hello.version)
+
+    def neighbor_node(self, face_id: int) -> str:
+        return self._neighbor_nodes.get(face_id, "")
+
+    def forwarder_counters(self) -> ForwarderCounters:
+        counters, faces = self.forwarder.counters, self.forwarder.faces.values()
+        links = [face.counters for face in faces if not face.is_local]
+        return ForwarderCounters(
+            interests=counters.in_interests,
+            data=counters.in_data,
+            nacks=counters.in_nacks,
+            hits=counters.hits,
+            misses=counters.misses,
+            in_bytes=sum(c.in_bytes for c in links),
+            out_bytes=sum(c.out_bytes for c in links),
+            drops=sum(c.drops for c in links),
+        )
+
+    def route_reports(self) -> tuple[RouteReport, ...]:
+        """The neighbour that this node uses towards each node it has a route to."""
+        rows = []
+        for prefix, hops in self.forwarder.fib:
+            parts = names.components(prefix)
+            if not prefix.startswith(self.network.nodes) or len(parts) != len(names.components(self.network.nodes)) + 1:
+                continue
+            node, best = names.text(parts[-1]), hops[0]
+            next_hop = self.neighbor_node(best.face_id)
+            if node != self.node and next_hop:
+                rows.append(RouteReport(node, next_hop, best.cost))
+        return tuple(rows)
+
+    # --- membership
+
+    async def _enrol(self) -> None:
+        self.enrolment = Enrolment(
+            self.identities,
+            self.client_endpoint,
+            self.settings.gateway.token,
+            self.settings.path,
+            unreachable=(FetchError,),
+        )
+        self.identity = await self.enrolment.run()
+        log.info("gateway %s is enrolled in %s", self.node, self.network.uri)
+        self._join(self.identity)
+        self.monitor.greet_all()
+
+    def _join(self, identity: Identity) -> None:
+        """Takes part in the network: serves the certificates it has, follows its decisions."""
+        self.pin(identity.certificate)
+        for wire in identity.trust.certificates:
+            self.pin(wire)
+        gateway, controller = self.settings.gateway, self.settings.controller
+        if self.blobs is None:
+            self.problems["forwarder.blob_dir"] = "not set: this gateway can't keep the images of services"
+            return
+        session = Session(self.network, self.node, gateway.zone, identity.trust)
+        self.placement = PlacementClient(
+            session,
+            DecisionStore(gateway.state_dir / "decision"),
+            self.client_endpoint,
+            StoreBlobs(self.consumer, self.blobs),
+            self.executor if "none" not in self.settings.executor.runtimes else None,
+            interval_s=controller.interval_s if controller is not None else 30.0,
+            unreachable=(FetchError, ExecutorError),
+            pin=self.pin,
+            distance=self.distance,
+        )
+        self.placement.start()
+        self._spawn(self.placement.run())
+
+    async def _poll_executor(self) -> None:
+        while True:
+            with contextlib.suppress(ExecutorError):
+                self.executor_status = await self.executor.status()
+            await asyncio.sleep(EXECUTOR_POLL_S)
+
+
+class MonitorPorts:
+    """What the monitor asks of the gateway."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self.faces, self.sign, self.verify = gateway.face_samples, gateway.sign, gateway.verify
+        self.on_hello, self.on_silence = gateway.on_hello, gateway.on_silence
+        self.on_unknown_key = gateway.on_unknown_key
+        self.forwarder_counters, self.routes = gateway.forwarder_counters, gateway.route_reports
+
+    def decision_order(self) -> tuple[int, int]:
+        placement = self._gateway.placement
+        return placement.order if placement is not None else (0, 0)
+
+    def services(self) -> tuple[ServiceStatus, ...]:
+        return self._gateway.executor_status.services
+
+    def runtimes(self) -> tuple[str, ...]:
+        return self._gateway.executor_status.runtimes
+
+    def blobs(self) -> tuple[bytes, ...]:
+        store = self._gateway.blobs
+        return tuple(ref.sha256 for ref in store.complete()) if store is not None else ()
+
+
+class StoreBlobs:
+    """The disk store and the consumer that fills it, as the placement client wants them."""
+
+    def __init__(self, consumer: Consumer, store: BlobStore) -> None:
+        self._consumer, self._store = consumer, store
+
+    def has(self, sha256: bytes) -> bool:
+        return self._store.has(sha256)
+
+    async def fetch_blob(
+        self, ref: BlobRef, hints: Sequence[names.Name], progress: Callable[[int, int], None] | None = None
+    ) -> Path:
+        return await self._consumer.fetch_blob(ref, self._store, hints, progress)
+
+    async def fetch_bytes(self, ref: BlobRef, hints: Sequence[names.Name]) -> bytes:
+        return await self._consumer.fetch_bytes(ref, hints)
+
+
+def _neighbors(settings: Settings) -> list[Neighbor]:
+    found = [Neighbor(n.name, n.uri, n.cost, n.rate_bps) for n in settings.neighbors]
+    if _controller_neighbor(settings) == CONTROLLER_NEIGHBOR and settings.controller is not None:
+        found.append(Neighbor(CONTROLLER_NEIGHBOR, settings.controller.uri, CONTROLLER_COST))
+    return found
+
+
+def _controller_neighbor(settings: Settings) -> str | None:
+    """The neighbour that leads to the controller: the configured one at its address, or one of its own."""
+    if settings.controller is None or not settings.controller.uri:
+        return None
+    same = next((n.name for n in settings.neighbors if n.uri == settings.controller.uri), None)
+    return same or CONTROLLER_NEIGHBOR
+
+
+def _sample(face: Face) -> FaceSample:
+    counters = face.counters
+    return FaceSample(
+        face.id,
+        face.neighbor,
+        face.uri,
+        face.local_uri,
+        face.up,
+        face.is_local,
+        counters.in_bytes,
+        counters.out_bytes,
+        counters.in_data_bytes,
+        face.outstanding,
+    )
+
+
+def _addresses(settings: Settings) -> tuple[str, ...]:
+    """Where users reach services here: the address they listen on, if it is a specific one."""
+    address = settings.executor.address
+    return () if address in ("0.0.0.0", "::") else (address,)
+
+
+def _kernel_boot_id() -> str:
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return hashlib.sha256(str(time.time()).encode()).hexdigest()

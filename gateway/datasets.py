@@ -1,0 +1,222 @@
+"""What the gateway tells about itself: the datasets of `control.sock`, and the services of its page."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from gateway import __version__
+from gateway.control import Command
+from gateway.forwarder.transfer import Counters as TransferCounters
+from gateway.page import Instance, PageService
+from gateway.placement_client.decision import Placed
+from gateway.protocol import names
+from gateway.protocol.codec import to_json
+from gateway.protocol.messages import ServiceStatus
+
+if TYPE_CHECKING:
+    from gateway.daemon import Gateway
+
+Row = dict[str, Any]
+
+
+def commands(gateway: Gateway) -> Mapping[str, Command]:
+    """The commands of the control socket."""
+    table: tuple[Callable[[Gateway], Any], ...] = (status, services, links, faces, routes, cache, wants)
+    return {function.__name__: functools.partial(function, gateway) for function in table}
+
+
+def status(gateway: Gateway) -> Row:
+    placement = gateway.placement.snapshot() if gateway.placement is not None else None
+    return {
+        "node": gateway.node,
+        "network": gateway.network.uri,
+        "software": f"picasso-gateway {__version__}",
+        "uptime_s": round(time.time() - gateway.started, 1),
+        "enrolled": gateway.identity is not None,
+        "enrolment": gateway.enrolment.state if gateway.enrolment is not None else "",
+        "decision": placement["decision"] if placement is not None else None,
+        "rejected": placement["rejected"] if placement is not None else {},
+        "last_rejection": placement["last_rejection"] if placement is not None else "",
+        "problems": {
+            **gateway.problems,
+            **gateway.identities.problems,
+            **(placement["problems"] if placement is not None else {}),
+        },
+        "executor": {
+            "runtimes": list(gateway.executor_status.runtimes),
+            "notes": list(gateway.executor_status.notes),
+            "epoch": gateway.executor_status.epoch,
+            "version": gateway.executor_status.version,
+        },
+        "forwarder": {
+            **dataclasses.asdict(gateway.forwarder.counters),
+            "pit_entries": len(gateway.forwarder.pit),
+            "fib_entries": len(gateway.forwarder.fib),
+            "faces": len(gateway.forwarder.faces),
+        },
+        "transfer": {f.name: getattr(gateway.consumer, f.name) for f in dataclasses.fields(TransferCounters)},
+        "measurements": gateway.monitor.snapshot()["counters"],
+    }
+
+
+def services(gateway: Gateway) -> list[Row]:
+    """One row a service of the network: where it is placed, and what runs of it here."""
+    running = {s.name: s for s in gateway.executor_status.services}
+    placed = gateway.placement.snapshot()["services"] if gateway.placement is not None else []
+    rows = []
+    for row in placed:
+        here = running.pop(row["name"], None)
+        rows.append({**_here(to_json(here) if here else {}), **_placed(row)})
+    return rows + [_here(to_json(s)) for s in running.values()]
+
+
+def _placed(row: Row) -> Row:
+    return {
+        "name": row["name"],
+        "zone": row["zone"],
+        "role": row["role"],
+        "algorithm": row["algorithm"],
+        "provider": row["provider"],
+        "version": row["version"],
+        "heads": [head["node"] for head in row["heads"]],
+        "placed": row["heads"],
+        "image": row["image"],
+        "origin": row["origin"],
+        "refusal": row["refusal"],
+    }
+
+
+def _here(row: Row) -> Row:
+    return {"state": "elsewhere", "health": "", **row}
+
+
+def links(gateway: Gateway) -> list[Row]:
+    rows = []
+    for row in gateway.monitor.snapshot()["links"]:
+        flat = {**row}
+        for side in ("rx", "tx"):
+            figure = row[side] or {}
+            flat[f"{side}_mbps"] = figure.get("mbps")
+            flat[f"{side}_source"] = figure.get("source", "")
+        rows.append(flat)
+    return rows
+
+
+def faces(gateway: Gateway) -> list[Row]:
+    return [
+        {
+            "id": face.id,
+            "uri": face.uri,
+            "local_uri": face.local_uri,
+            "neighbor": face.neighbor,
+            "node": gateway.neighbor_node(face.id),
+            "up": face.up,
+            "local": face.is_local,
+            "outstanding": face.outstanding,
+            **dataclasses.asdict(face.counters),
+        }
+        for face in gateway.forwarder.faces.values()
+    ]
+
+
+def routes(gateway: Gateway) -> list[Row]:
+    known = gateway.forwarder.faces
+    return [
+        {
+            "prefix": names.to_uri(prefix),
+            "face": hop.face_id,
+            "neighbor": known[hop.face_id].neighbor or known[hop.face_id].uri,
+            "cost": hop.cost,
+            "origin": hop.origin,
+        }
+        for prefix, hops in gateway.forwarder.fib
+        for hop in hops
+        if hop.face_id in known
+    ]
+
+
+def cache(gateway: Gateway) -> Row:
+    store, counters = gateway.forwarder.content_store, gateway.forwarder.counters
+    disk = gateway.blobs
+    return {
+        "memory": {
+            "packets": len(store),
+            "bytes": store.size_bytes,
+            "capacity_bytes": store.capacity_bytes,
+            "bulk_bytes": store.bulk_bytes,
+            "control_bytes": store.control_bytes,
+        },
+        "hits": counters.hits,
+        "misses": counters.misses,
+        "blob_hits": counters.blob_hits,
+        "blob_misses": counters.blob_misses,
+        "disk": None
+        if disk is None
+        else {
+            "directory": str(disk.directory),
+            "bytes": disk.usage_bytes,
+            "capacity_bytes": gateway.settings.forwarder.disk_cache_bytes,
+            "blobs": [{"sha256": ref.sha256.hex(), "size": ref.size} for ref in disk.complete()],
+        },
+    }
+
+
+def wants(gateway: Gateway) -> list[Row]:
+    """The blobs that belong on this disk and are not there yet, and the nodes that are asked for them."""
+    placement, store = gateway.placement, gateway.blobs
+    if placement is None or store is None:
+        return []
+    return [
+        {
+            "blob": need.ref.sha256.hex(),
+            "service": need.service,
+            "size": need.ref.size,
+            "holders": list(need.holders),
+        }
+        for need in placement.session.blob_needs(gateway.distance)
+        if not store.has(need.ref.sha256)
+    ]
+
+
+def page_services(gateway: Gateway) -> list[PageService]:
+    """The network's services with their instances, the nearest first."""
+    placement = gateway.placement
+    decision = placement.session.decision if placement is not None else None
+    here = {s.name: s for s in gateway.executor_status.services}
+    return (
+        [_page_service(gateway, placed, here.get(placed.ref.service)) for placed in decision.in_order()]
+        if decision
+        else []
+    )
+
+
+def _page_service(gateway: Gateway, placed: Placed, here: ServiceStatus | None) -> PageService:
+    section, specification = placed.section, placed.specification
+    ports = specification.ports if specification is not None else ()
+    instances = (
+        [
+            Instance(
+                node=head.node,
+                address=head.address,
+                port=ports[0].host,
+                distance=max(0.0, gateway.distance(head.node)),
+                bandwidth_mbps=head.bandwidth_mbps,
+                health=here.health if here is not None and head.node == gateway.node else "unknown",
+            )
+            for head in sorted(section.heads, key=lambda h: gateway.distance(h.node))
+            if head.address and ports
+        ]
+        if section is not None
+        else []
+    )
+    return PageService(
+        name=placed.ref.service,
+        instances=tuple(instances),
+        state=here.state if here is not None else "",
+        health=here.health if here is not None else "",
+        health_path=specification.health.path if specification is not None and specification.health else "",
+    )

@@ -1,0 +1,62 @@
+"""The second process: started by `run`, watched while it runs, stopped with its services."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from gateway.config import Settings
+from gateway.executor.client import ExecutorClient, ExecutorError
+
+log = logging.getLogger(__name__)
+
+RESTART_MIN_S, RESTART_MAX_S = 1.0, 60.0
+WATCH_S = 0.5
+
+
+class ExecutorProcess:
+    """`picasso-gateway executor` as a child; it lives on when this process is killed, and keeps its services."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._config = settings.path
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        package = Path(__file__).resolve().parent.parent
+        path = os.pathsep.join(p for p in (str(package), os.environ.get("PYTHONPATH", "")) if p)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "gateway", "executor", "--config", str(self._config)],
+            env={**os.environ, "PYTHONPATH": path},
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    async def supervise(self, stopping: asyncio.Event) -> None:
+        """Starts it again when it ends, more and more rarely; one that another run left behind is waited for."""
+        delay = RESTART_MIN_S
+        while not stopping.is_set():
+            await asyncio.sleep(WATCH_S)
+            if self._process is None or self._process.poll() is None:
+                continue
+            log.error("the executor ended with status %s; again in %.0f s", self._process.returncode, delay)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, RESTART_MAX_S)
+            with contextlib.suppress(OSError):
+                self.start()
+
+    async def stop(self, client: ExecutorClient, patience_s: float) -> None:
+        """Stops the services and the process; what has not ended by then is killed."""
+        with contextlib.suppress(ExecutorError, TimeoutError):
+            await asyncio.wait_for(client.stop(), patience_s)
+        if self._process is None:
+            return
+        try:
+            await asyncio.to_thread(self._process.wait, patience_s / 4)
+        except subprocess.TimeoutExpired:
+            log.warning("the executor did not stop and is killed")
+            self._process.kill()

@@ -1,0 +1,140 @@
+"""Faces over stream sockets: unix and TCP."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+
+from gateway.forwarder import packet
+from gateway.forwarder.faces.base import Face
+from gateway.forwarder.faces.shaper import ShapedWriter
+from gateway.forwarder.packet import DecodeError
+
+log = logging.getLogger(__name__)
+
+# A reader this far behind gets no more until it catches up: what is dropped is asked for again. Twice the largest
+# window of a consumer (256 packets of 8 kB).
+WRITE_BUFFER_MAX_BYTES = 4 << 20
+# A neighbour that lost its power says nothing; its face must fall within the time of two hellos.
+_USER_TIMEOUT_MS = 20_000
+_KEEPALIVE_IDLE_S, _KEEPALIVE_INTERVAL_S, _KEEPALIVE_COUNT = 10, 5, 2
+
+Receive = Callable[[Face, bytes], None]
+Lost = Callable[["StreamFace", asyncio.Transport], None]
+
+
+class StreamFace(Face):
+    """A face that outlives its connections: it is up while a transport is attached.
+
+    Packets written in one turn of the loop leave in one system call.
+    """
+
+    def __init__(
+        self, uri: str, local_uri: str, neighbor: str = "", is_local: bool = False, rate_bps: int | None = None
+    ):
+        super().__init__(uri, local_uri, neighbor)
+        self.is_local = is_local
+        self._loop = asyncio.get_running_loop()
+        self._writer = ShapedWriter(rate_bps, self._write)
+        self._outgoing: list[bytes] = []
+        self._outgoing_bytes = 0
+        self.transport: asyncio.Transport | None = None
+        self.up = False
+
+    def attach(self, transport: asyncio.Transport) -> None:
+        self.transport, self.up = transport, True
+
+    def detach(self) -> None:
+        self.transport, self.up = None, False
+        self._outgoing, self._outgoing_bytes = [], 0
+
+    def close(self) -> None:
+        self._writer.close()
+        self._flush()
+        if self.transport is not None:
+            self.transport.close()
+        self.detach()
+
+    def transmit(self, wire: bytes, bulk: bool) -> None:
+        if not self._writer.push(wire, bulk):
+            self.counters.drops += 1
+
+    def _write(self, wire: bytes) -> None:
+        transport = self.transport
+        if transport is None or transport.get_write_buffer_size() + self._outgoing_bytes > WRITE_BUFFER_MAX_BYTES:
+            self.counters.drops += 1
+            return
+        if not self._outgoing:
+            self._loop.call_soon(self._flush)
+        self._outgoing.append(wire)
+        self._outgoing_bytes += len(wire)
+
+    def _flush(self) -> None:
+        if self.transport is not None and self._outgoing:
+            self.transport.write(b"".join(self._outgoing))
+            self.counters.out_bytes += self._outgoing_bytes
+        self._outgoing, self._outgoing_bytes = [], 0
+
+
+class StreamConnection(asyncio.Protocol):
+    """Cuts a stream into packets for its face; a stream that can't be cut any more is closed."""
+
+    def __init__(self, adopt: Callable[[StreamConnection], StreamFace | None], receive: Receive, lost: Lost) -> None:
+        self._adopt, self._receive, self._lost = adopt, receive, lost
+        self._buffer = b""
+        self.face: StreamFace | None = None
+        self.transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        _tune(transport.get_extra_info("socket"))
+        self.face = self._adopt(self)
+        if self.face is None:
+            transport.close()
+
+    def data_received(self, chunk: bytes) -> None:
+        face = self.face
+        if face is None:
+            return
+        if self._buffer:
+            chunk = self._buffer + chunk
+        try:
+            packets, used = packet.split_stream(chunk)
+        except DecodeError as error:
+            self._drop(face, chunk, error)
+            return
+        self._buffer = chunk[used:]
+        for wire in packets:
+            self._receive(face, wire)
+
+    def _drop(self, face: StreamFace, chunk: bytes, error: DecodeError) -> None:
+        """The stream can't be followed any more: what is still to be written would not be read in order either."""
+        log.warning("face %d (%s) is closed: %s", face.id, face.uri, error)
+        face.counters.undecodable += 1
+        face.counters.in_bytes += len(chunk)
+        self.face = None
+        self._lost(face, self.transport)
+        self.transport.abort()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        face, self.face = self.face, None
+        if face is not None:
+            face.counters.in_bytes += len(self._buffer)
+            self._lost(face, self.transport)
+
+
+def _tune(sock: socket.socket | None) -> None:
+    if sock is None or sock.family == socket.AF_UNIX:
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        ("TCP_NODELAY", 1),
+        ("TCP_USER_TIMEOUT", _USER_TIMEOUT_MS),
+        ("TCP_KEEPIDLE", _KEEPALIVE_IDLE_S),
+        ("TCP_KEEPINTVL", _KEEPALIVE_INTERVAL_S),
+        ("TCP_KEEPCNT", _KEEPALIVE_COUNT),
+    ):
+        sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)

@@ -1,0 +1,347 @@
+"""The forwarding pipelines, pure: packets come in through `receive`, leave through faces, and `now` is an argument.
+
+The pipelines bear the names of the NFD developer's guide. A content store in memory and a store of blobs on disk answer
+first; what they can't answer is aggregated in the PIT and sent along the FIB, for the holder's node name where the
+Interest bears a ForwardingHint.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway.forwarder import packet, strategy
+from gateway.forwarder.content_store import ContentStore
+from gateway.forwarder.faces.base import Face
+from gateway.forwarder.fib import Fib, NextHop
+from gateway.forwarder.packet import Data, DecodeError, Interest, LinkPacket
+from gateway.forwarder.pit import DEAD_NONCE_LIFETIME_S, DeadNonceList, InRecord, OutRecord, Pit, PitEntry
+from gateway.protocol import names
+from gateway.protocol.names import Name
+
+LOCALHOST = names.parse("/localhost")
+LOCALHOP = names.parse("/localhop")
+# An Interest that asks to be kept longer is kept this long: store and forward is by wants, not by the PIT.
+MAX_LIFETIME_MS = 60_000
+# One face may take this share of the PIT, so that a flood from there leaves room for everybody else.
+PIT_SHARE_OF_FACE = 0.25
+
+
+class PacketSource(Protocol):
+    """A store of immutable packets behind the content store (gateway.forwarder.blobs.BlobStore)."""
+
+    def find(self, name: Name, can_be_prefix: bool = False, digest: bytes | None = None) -> bytes | None: ...
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the forwarder did since it started; `blob_*` count Interests for blob packets only."""
+
+    in_interests: int = 0
+    in_data: int = 0
+    in_nacks: int = 0
+    hits: int = 0
+    misses: int = 0
+    blob_hits: int = 0
+    blob_misses: int = 0
+    satisfied: int = 0
+    unsatisfied: int = 0
+    unsolicited: int = 0
+    loops: int = 0
+    no_route: int = 0
+    pit_full: int = 0
+    scope_violations: int = 0
+    undecodable: int = 0
+
+
+class Forwarder:
+    """`region` are this node's own names: a ForwardingHint that names one has arrived.
+
+    `blobs` is the network's blob prefix, for the counters.
+    """
+
+    def __init__(
+        self,
+        content_store: ContentStore,
+        disk: PacketSource | None = None,
+        region: Sequence[Name] = (),
+        blobs: Name = b"",
+    ) -> None:
+        self.fib, self.pit, self.content_store = Fib(), Pit(), content_store
+        self.dead_nonces = DeadNonceList()
+        self.disk, self.region, self.blobs = disk, tuple(region), blobs
+        self.faces: dict[int, Face] = {}
+        self.counters = Counters()
+        self._last_face_id = 255  # as in NFD: the small numbers are reserved
+
+    # --- faces and timers
+
+    def add_face(self, face: Face) -> int:
+        self._last_face_id += 1
+        face.id = self._last_face_id
+        self.faces[face.id] = face
+        return face.id
+
+    def remove_face(self, face: Face) -> None:
+        """Forgets a face and its routes; who waits behind it no longer does."""
+        self.fib.remove_face(face.id)
+        self.faces.pop(face.id, None)
+        face.close()
+
+    def next_deadline(self) -> float | None:
+        return self.pit.next_deadline()
+
+    def on_timer(self, now: float) -> None:
+        for entry in self.pit.pop_expired(now):
+            self._expire(entry, now)
+
+    def on_face_down(self, face: Face, now: float) -> None:
+        """What was asked of a face that just went down is asked elsewhere at once, as if it had sent Nacks."""
+        for entry in self.pit:
+            record = entry.out_records.get(face.id)
+            if record is not None and record.nack_reason is None:
+                record.nack_reason = packet.NACK_NO_ROUTE
+                self._try_next(entry, now)
+
+    def receive(self, face: Face, wire: bytes, now: float) -> None:
+        """One link packet from a face; a bad one is counted and dropped."""
+        face.counters.in_bytes += len(wire)
+        try:
+            link = packet.decode_link(wire)
+            if not link.fragment:
+                return
+            if link.fragment[0] == packet.DATA:
+                self.on_incoming_data(face, packet.decode_data(link.fragment), link.no_cache, now)
+                return
+            interest = packet.decode_interest(link.fragment)
+        except DecodeError:
+            face.counters.undecodable += 1
+            self.counters.undecodable += 1
+            return
+        if link.nack_reason is not None:
+            self.on_incoming_nack(face, interest, link.nack_reason, now)
+        else:
+            self.on_incoming_interest(face, interest, link, now)
+
+    # --- Interest
+
+    def on_incoming_interest(self, face: Face, interest: Interest, link: LinkPacket, now: float) -> None:
+        self.counters.in_interests += 1
+        face.counters.in_interests += 1
+        if not face.is_local and interest.name.startswith(LOCALHOST):
+            self.counters.scope_violations += 1
+            return
+        if interest.hop_limit == 0:
+            return
+        if interest.nonce is None:
+            interest = packet.decode_interest(packet.with_nonce(interest, os.urandom(4)))
+        elif self.dead_nonces.has(interest.full_name, interest.nonce, now):
+            self.on_interest_loop(face, interest, link.pit_token)
+            return
+        assert interest.nonce is not None
+        next_hop = link.next_hop_face if face.local_fields else None
+        entry = self.pit.find(interest, next_hop)
+        if entry is not None and entry.expiry <= now:
+            self._expire(entry, now)
+            entry = None
+        if entry is not None and entry.has_nonce(interest.nonce, face.id):
+            self.on_interest_loop(face, interest, link.pit_token)
+            return
+        found = self._find_stored(interest, now) if entry is None else None
+        if found is not None:
+            self.on_content_store_hit(face, found, link.pit_token)
+        else:
+            self.on_content_store_miss(face, interest, link.pit_token, next_hop, entry, now)
+
+    def _find_stored(self, interest: Interest, now: float) -> bytes | None:
+        is_blob = bool(self.blobs) and interest.name.startswith(self.blobs)
+        data = self.content_store.find(
+            interest.name, now, interest.can_be_prefix, interest.must_be_fresh, interest.digest
+        )
+        wire = data.wire if data is not None else None
+        if wire is None and self.disk is not None and not interest.must_be_fresh:
+            wire = self.disk.find(interest.name, interest.can_be_prefix, interest.digest)
+        if wire is None:
+            self.counters.misses += 1
+            self.counters.blob_misses += is_blob
+        else:
+            self.counters.hits += 1
+            self.counters.blob_hits += is_blob
+        return wire
+
+    def on_interest_loop(self, face: Face, interest: Interest, pit_token: bytes | None) -> None:
+        self.counters.loops += 1
+        face.send_nack(interest.wire, packet.NACK_DUPLICATE, pit_token)
+
+    def on_content_store_hit(self, face: Face, wire: bytes, pit_token: bytes | None) -> None:
+        face.send_data(wire, pit_token)
+
+    def on_content_store_miss(
+        self,
+        face: Face,
+        interest: Interest,
+        pit_token: bytes | None,
+        next_hop: int | None,
+        entry: PitEntry | None,
+        now: float,
+    ) -> None:
+        hops = self._eligible_hops(face, interest) if next_hop is None else self._named_hop(next_hop, interest)
+        if not hops and not (entry is not None and face.id in entry.in_records and entry.pending_upstreams(now)):
+            self._refuse(face, interest, pit_token, entry, now)
+            return
+        if entry is None:
+            if self.pit.is_full or face.waiting >= self.pit.capacity * PIT_SHARE_OF_FACE:
+                self.counters.pit_full += 1
+                face.send_nack(interest.wire, packet.NACK_CONGESTION, pit_token)
+                return
+            entry = self.pit.insert(interest, next_hop)
+        is_retransmission = face.id in entry.in_records
+        face.waiting += not is_retransmission
+        expiry = now + min(interest.lifetime_ms, MAX_LIFETIME_MS) / 1000
+        assert interest.nonce is not None
+        entry.in_records[face.id] = InRecord(face.id, interest.nonce, pit_token, interest, expiry)
+        self.pit.set_expiry(entry, max(r.expiry for r in entry.in_records.values()))
+        hop = strategy.choose(entry, hops, is_retransmission, now) if hops else None
+        if hop is not None:
+            self.on_outgoing_interest(entry, interest, self.faces[hop.face_id], face.id, expiry, now)
+
+    def on_outgoing_interest(
+        self, entry: PitEntry, interest: Interest, face: Face, incoming_face: int, expiry: float, now: float
+    ) -> None:
+        assert interest.nonce is not None
+        if face.id not in entry.out_records:
+            face.outstanding += 1
+        entry.out_records[face.id] = OutRecord(face.id, interest.nonce, now, expiry)
+        wire = packet.forwarded(interest, self._has_arrived(interest))
+        face.send_interest(wire, incoming_face if face.local_fields else None)
+
+    def on_interest_finalize(self, entry: PitEntry, now: float, remember: bool = True) -> None:
+        """The entry goes; its nonces are remembered, so that a copy still on its way is not taken for a new one."""
+        full_name = entry.name if entry.digest is None else entry.name + names.tlv(names.IMPLICIT_DIGEST, entry.digest)
+        for out_record in entry.out_records.values():
+            if remember:
+                self.dead_nonces.add(full_name, out_record.nonce, now)
+            upstream = self.faces.get(out_record.face_id)
+            if upstream is not None:
+                upstream.outstanding -= 1
+        for face_id in entry.in_records:
+            downstream = self.faces.get(face_id)
+            if downstream is not None:
+                downstream.waiting -= 1
+        if entry.live:
+            self.pit.erase(entry)
+
+    def _expire(self, entry: PitEntry, now: float) -> None:
+        self.counters.unsatisfied += 1
+        self.on_interest_finalize(entry, now)
+
+    def _refuse(
+        self, face: Face, interest: Interest, pit_token: bytes | None, entry: PitEntry | None, now: float
+    ) -> None:
+        """There is no route for this downstream; whoever else waits for the same goes on waiting."""
+        self.counters.no_route += 1
+        face.send_nack(interest.wire, packet.NACK_NO_ROUTE, pit_token)
+        if entry is None or face.id not in entry.in_records:
+            return
+        del entry.in_records[face.id]
+        face.waiting -= 1
+        if not entry.in_records:
+            self._expire(entry, now)
+
+    def _has_arrived(self, interest: Interest) -> bool:
+        return any(own.startswith(delegation) for delegation in interest.hint for own in self.region)
+
+    def _eligible_hops(self, face: Face, interest: Interest) -> list[NextHop]:
+        if not interest.hint or self._has_arrived(interest):
+            return self._usable(self.fib.longest_prefix_match(interest.name), face, interest)
+        for delegation in interest.hint:
+            hops = self._usable(self.fib.longest_prefix_match(delegation), face, interest)
+            if hops:
+                return hops
+        return []
+
+    def _usable(self, hops: Sequence[NextHop], face: Face, interest: Interest) -> list[NextHop]:
+        """The next hops, each face once, that are up, in the Interest's scope, and not where it came from."""
+        only_local = (
+            interest.hop_limit == 1
+            or interest.name.startswith(LOCALHOST)
+            or (not face.is_local and interest.name.startswith(LOCALHOP))
+        )
+        usable: dict[int, NextHop] = {}
+        for hop in hops:
+            upstream = self.faces.get(hop.face_id)
+            if upstream is None or not upstream.up or upstream is face or (only_local and not upstream.is_local):
+                continue
+            usable.setdefault(hop.face_id, hop)
+        return list(usable.values())
+
+    def _named_hop(self, face_id: int, interest: Interest) -> list[NextHop]:
+        face = self.faces.get(face_id)
+        if face is None or not face.up or (not face.is_local and interest.name.startswith(LOCALHOST)):
+            return []
+        return [NextHop(face_id, 0, "next-hop-face-id")]
+
+    def _reject(self, entry: PitEntry, reason: int, now: float) -> None:
+        for record in entry.in_records.values():
+            downstream = self.faces.get(record.face_id)
+            if downstream is not None and record.expiry > now:
+                downstream.send_nack(record.interest.wire, reason, record.pit_token)
+        self._expire(entry, now)
+
+    # --- Data
+
+    def on_incoming_data(self, face: Face, data: Data, no_cache: bool, now: float) -> None:
+        self.counters.in_data += 1
+        face.counters.in_data += 1
+        face.counters.in_data_bytes += len(data.wire)
+        if not face.is_local and data.name.startswith(LOCALHOST):
+            self.counters.scope_violations += 1
+            return
+        # Only a face that was asked may answer: nobody off the path can put Data into the store.
+        entries = self.pit.satisfied_by(data)
+        if not any(face.id in entry.out_records for entry in entries):
+            self.counters.unsolicited += 1
+            return
+        is_stored = not no_cache and not data.name.startswith(LOCALHOP) and not data.name.startswith(LOCALHOST)
+        is_stored = is_stored and self.content_store.insert(data, now)
+        for entry in entries:
+            if entry.next_hop is None or face.id in entry.out_records:
+                self._satisfy(entry, face, data, is_stored, now)
+
+    def _satisfy(self, entry: PitEntry, face: Face, data: Data, is_stored: bool, now: float) -> None:
+        self.counters.satisfied += 1
+        for record in entry.in_records.values():
+            downstream = self.faces.get(record.face_id)
+            if downstream is not None and downstream is not face and record.expiry > now:
+                downstream.send_data(data.wire, record.pit_token)
+        # A late copy of the Interest is answered by the store, unless this Data is no answer to it there (as in NFD).
+        is_short_lived = entry.must_be_fresh and data.freshness_ms < DEAD_NONCE_LIFETIME_S * 1000
+        self.on_interest_finalize(entry, now, remember=is_short_lived or not is_stored)
+
+    # --- Nack
+
+    def on_incoming_nack(self, face: Face, interest: Interest, reason: int, now: float) -> None:
+        self.counters.in_nacks += 1
+        face.counters.in_nacks += 1
+        for next_hop in (None, face.id):
+            entry = self.pit.find(interest, next_hop)
+            record = entry.out_records.get(face.id) if entry is not None else None
+            if entry is not None and record is not None and record.nonce == interest.nonce:
+                record.nack_reason = reason
+                self._try_next(entry, now)
+
+    def _try_next(self, entry: PitEntry, now: float) -> None:
+        """An upstream said no: the cheapest one not asked yet gets its turn; when all said no, so do we."""
+        for record in entry.in_records.values():
+            downstream = self.faces.get(record.face_id)
+            if downstream is None or record.expiry <= now or entry.next_hop is not None:
+                continue
+            hop = strategy.unused_hop(entry, self._eligible_hops(downstream, record.interest))
+            if hop is not None:
+                upstream = self.faces[hop.face_id]
+                self.on_outgoing_interest(entry, record.interest, upstream, record.face_id, record.expiry, now)
+                return
+        if not entry.pending_upstreams(now):
+            self._reject(entry, strategy.combined_reason(entry), now)

@@ -1,0 +1,106 @@
+"""What is known of the other end of one face: who it is, how far away, how reliably it answers."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+
+from gateway.monitor.rates import GoodputMeter
+from gateway.monitor.schedule import HELLO_FAILURES, HelloSchedule
+from gateway.protocol.messages import Heard
+
+HISTORY = 16
+# RFC 6298's gain for the smoothed round-trip time.
+RTT_GAIN = 1 / 8
+TRAFFIC_S = 5.0
+# A little less than the agent's tick, which is never quite a second.
+SECOND_S = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class FaceSample:
+    """A face as the forwarder sees it now.
+
+    `neighbor` is the UCI section or empty; `local` faces (unix, internal) are no links; `outstanding` is the number of
+    Interests sent on the face and not answered yet; `in_data_bytes` counts the Data packets alone.
+    """
+
+    id: int
+    neighbor: str
+    uri: str
+    local_uri: str
+    up: bool
+    local: bool
+    in_bytes: int
+    out_bytes: int
+    in_data_bytes: int
+    outstanding: int
+    medium: str = ""
+
+
+@dataclass(slots=True)
+class Contact:
+    """What hellos told about the other end of one face."""
+
+    face: FaceSample
+    schedule: HelloSchedule
+    meter: GoodputMeter = field(default_factory=GoodputMeter)
+    node: str = ""
+    boot_id: str = ""
+    sequence: int = -1
+    order: tuple[int, int] = (0, 0)
+    heard_of_us: Heard | None = None
+    outcomes: deque[bool] = field(default_factory=lambda: deque(maxlen=HISTORY))
+    rtt_ms: float | None = None
+    base_rtt_ms: float | None = None
+    reason: str = ""
+    sampled_at: float | None = None
+    rate_rx_mbps: float = 0.0
+    rate_tx_mbps: float = 0.0
+    last_second_mbps: float = 0.0
+    _second: tuple[float, int, int] | None = None
+
+    @property
+    def state(self) -> str:
+        if not self.face.up:
+            return "down"
+        if not self.node:
+            return "silent"
+        return "down" if self.schedule.failures >= HELLO_FAILURES else "up"
+
+    @property
+    def loss(self) -> float | None:
+        """The share of the last 16 hellos that brought no acceptable answer: of the way there and back."""
+        return round(1 - sum(self.outcomes) / len(self.outcomes), 3) if self.outcomes else None
+
+    def on_rtt(self, rtt_ms: float) -> None:
+        self.rtt_ms = rtt_ms if self.rtt_ms is None else self.rtt_ms + RTT_GAIN * (rtt_ms - self.rtt_ms)
+        self.base_rtt_ms = rtt_ms if self.base_rtt_ms is None else min(self.base_rtt_ms, rtt_ms)
+
+    def on_sample(self, now: float, face: FaceSample) -> None:
+        """Takes the counters; the rates are smoothed over a few seconds."""
+        if self.sampled_at is not None and now > self.sampled_at:
+            passed_s = now - self.sampled_at
+            gain = 1 - math.exp(-passed_s / TRAFFIC_S)
+            rx = max(0, face.in_bytes - self.face.in_bytes) * 8e-6 / passed_s
+            tx = max(0, face.out_bytes - self.face.out_bytes) * 8e-6 / passed_s
+            self.rate_rx_mbps += gain * (rx - self.rate_rx_mbps)
+            self.rate_tx_mbps += gain * (tx - self.rate_tx_mbps)
+        self.sampled_at, self.face = now, face
+        self._count_second(now)
+
+    def _count_second(self, now: float) -> None:
+        """The busier direction in the last whole second: a link is idle as soon as its traffic is over."""
+        at, rx, tx = self._second or (now, self.face.in_bytes, self.face.out_bytes)
+        if now - at >= SECOND_S:
+            moved = max(self.face.in_bytes - rx, self.face.out_bytes - tx)
+            self.last_second_mbps = max(0, moved) * 8e-6 / (now - at)
+            self._second = None
+        self._second = self._second or (now, self.face.in_bytes, self.face.out_bytes)
+
+    def forget_neighbor(self) -> None:
+        """Somebody else is at the other end, or the same after a restart: its past is not this one's."""
+        self.sequence, self.heard_of_us, self.order = -1, None, (0, 0)
+        self.outcomes.clear()
+        self.rtt_ms = self.base_rtt_ms = None

@@ -1,0 +1,117 @@
+"""When to say hello on a face and when to probe a link: pure timers with jitter, `now` is monotonic time in s."""
+
+from __future__ import annotations
+
+from random import Random
+
+HELLO_S, HELLO_MAX_S = 10.0, 60.0
+HELLO_JITTER = 0.25
+HELLO_BACKOFF = 1.5
+# A failed hello is repeated soon, so that three failures tell a dead neighbour within seconds.
+HELLO_RETRY_S = 2.0
+HELLO_FAILURES = 3
+HURRY_S = 0.5
+HURRY_PAUSE_S = 4.0
+
+# A probe may take one thousandth of the time.
+AIRTIME_SHARE = 0.001
+# After a failed probe, doubled each time.
+PROBE_RETRY_S = 5.0
+PROBE_RETRY_MAX_S = 600.0
+# Longer than this a link that has no figure yet does not wait for others to finish.
+PATIENCE_S = 6.0
+# An Interest that an application leaves pending for so long is no transfer.
+QUIET_S = 60.0
+
+
+class HelloSchedule:
+    """The hellos of one face: at once, then every 10 s ± 25 %, less and less often while nothing changes."""
+
+    def __init__(self, now: float, random: Random) -> None:
+        self._random = random
+        self._interval_s = HELLO_S
+        self._hurried = float("-inf")
+        self.next_at = now
+        self.failures = 0
+
+    def sent(self) -> None:
+        """One is on its way: the next is due when its outcome is known."""
+        self.next_at = float("inf")
+
+    def succeeded(self, now: float, is_settled: bool) -> None:
+        """`is_settled`: nothing is left to learn from this neighbour, so it may be asked less often."""
+        self.failures = 0
+        self._interval_s = min(HELLO_MAX_S, self._interval_s * HELLO_BACKOFF) if is_settled else HELLO_S
+        self.next_at = now + self._jittered(self._interval_s)
+
+    def failed(self, now: float) -> None:
+        self.failures += 1
+        if self.failures < HELLO_FAILURES:
+            self._interval_s = HELLO_S
+            self.next_at = now + self._jittered(HELLO_RETRY_S)
+        else:
+            self.next_at = now + self._jittered(self._interval_s)
+            self._interval_s = min(HELLO_MAX_S, self._interval_s * HELLO_BACKOFF)
+
+    def hurry(self, now: float) -> None:
+        """The neighbour seems to have news: ask soon, but not more than once every few seconds."""
+        if self.next_at != float("inf") and now - self._hurried >= HURRY_PAUSE_S:
+            self._hurried = now
+            self.next_at = min(self.next_at, now + self._random.uniform(HURRY_S / 2, HURRY_S))
+
+    def _jittered(self, interval_s: float) -> float:
+        return interval_s * self._random.uniform(1 - HELLO_JITTER, 1 + HELLO_JITTER)
+
+
+class ProbeSchedule:
+    """The probes of one link: the first within seconds, later ones at most a thousandth of the time."""
+
+    def __init__(self, now: float, random: Random, goes_first: bool) -> None:
+        self._random = random
+        # The two ends start at different times: the one whose name sorts first does not wait for the other.
+        self._ready_at = now + (random.uniform(0.2, 1.0) if goes_first else random.uniform(2.0, 4.0))
+        self._patient_until = self._ready_at + PATIENCE_S
+        # A doubtful figure may be probed one pause early; the pause is added to the next.
+        self._credit_s = 0.0
+        self._retry_s = PROBE_RETRY_S
+        self._quiet_since: float | None = None
+        self.last_failure = ""
+
+    @property
+    def ready_at(self) -> float:
+        return self._ready_at
+
+    def is_due(
+        self, now: float, *, is_stale: bool, is_doubtful: bool, is_held: bool, is_slow: bool, outstanding: int
+    ) -> bool:
+        """Whether to probe now.
+
+        is_stale: no fresh figure. is_held: somebody else is probing. is_slow: traffic is below 5 %.
+        """
+        if not is_slow:
+            self._quiet_since = None
+            return False
+        if self._quiet_since is None:
+            self._quiet_since = now
+        is_idle = outstanding == 0 or now - self._quiet_since >= QUIET_S
+        is_paid = now >= self._ready_at if is_stale else is_doubtful and now >= self._ready_at - self._credit_s
+        return is_paid and is_idle and (not is_held or now >= self._patient_until)
+
+    def succeeded(self, now: float, duration_s: float) -> None:
+        self._retry_s = PROBE_RETRY_S
+        self.last_failure = ""
+        self._wait(now, duration_s / AIRTIME_SHARE * self._random.uniform(1.0, 1.25))
+
+    def failed(self, now: float, duration_s: float, reason: str) -> None:
+        self.last_failure = reason
+        pause_s = self._retry_s * self._random.uniform(1.0, 1.25)
+        # Two early repetitions are within the promise of a prompt first figure; then the airtime rule holds.
+        if self._retry_s > 2 * PROBE_RETRY_S:
+            pause_s = max(pause_s, min(PROBE_RETRY_MAX_S, duration_s / AIRTIME_SHARE))
+        self._retry_s = min(PROBE_RETRY_MAX_S, 2 * self._retry_s)
+        self._wait(now, pause_s)
+
+    def _wait(self, now: float, pause_s: float) -> None:
+        self._ready_at = max(now, self._ready_at) + pause_s
+        self._credit_s = pause_s
+        self._patient_until = self._ready_at + PATIENCE_S

@@ -1,0 +1,105 @@
+"""Rates from the arrivals of a packet train."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.monitor.train import BUDGET_BYTES, PAYLOAD_BYTES, Arrival, Probe, slope
+
+
+def _arrivals(count: int, gap_s: float, burst: int = 0) -> list[Arrival]:
+    return [Arrival(max(0, i - burst) * gap_s, 8000) for i in range(count)]
+
+
+def test_even_train() -> None:
+    """8000 bytes every 10 ms are 6.4 Mbit/s."""
+    found = slope(_arrivals(32, 0.01))
+    assert found is not None and found.is_steady and found.mbps == pytest.approx(6.4)
+
+
+@pytest.mark.parametrize("burst", [4, 10, 16, 20])
+def test_burst_is_left_out_or_seen(burst: int) -> None:
+    """A burst through a token bucket is either outside the later half, or makes the train unsteady."""
+    found = slope(_arrivals(32, 0.01, burst))
+    assert found is not None
+    assert not found.is_steady or found.mbps == pytest.approx(6.4, rel=0.2)
+
+
+def test_one_late_packet_does_not_matter() -> None:
+    """A pause of a second before one packet of a long train leaves the rate as it is."""
+    arrivals = [Arrival(a.at + (1.0 if i > 100 else 0.0), 8000) for i, a in enumerate(_arrivals(128, 0.001))]
+    found = slope(arrivals)
+    assert found is not None and found.mbps < 64.0 * 1.2
+
+
+def test_batches_of_arrivals_are_averaged() -> None:
+    """Packets that the kernel hands over sixteen at a time give the link's rate all the same."""
+    arrivals = [Arrival((i // 16) * 0.016, 8000) for i in range(128)]
+    found = slope(arrivals)
+    assert found is not None and found.mbps == pytest.approx(64.0, rel=0.2)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1e6), st.integers(0, 9000)), max_size=40))
+def test_slope_takes_anything(arrivals: list[tuple[float, int]]) -> None:
+    """No set of arrivals raises, and no rate is negative."""
+    found = slope([Arrival(at, size) for at, size in arrivals])
+    assert found is None or found.mbps >= 0
+
+
+def test_trains_double_within_the_budget() -> None:
+    """On a link too fast to tell, the trains double and stop before two megabytes."""
+    probe, counts, now = Probe(), [], 0.0
+    while (train := probe.next_train()) is not None:
+        counts.append(len(train))
+        started = now
+        for _ in train:
+            now += 1e-5
+            probe.on_arrival(now, PAYLOAD_BYTES)
+        probe.on_train_end(now, started, 0)
+    assert counts == [8, 16, 32, 64, 128]
+    result = probe.result()
+    assert result.received_bytes <= BUDGET_BYTES
+    assert result.mbps == pytest.approx(6400, rel=0.01)
+    assert result.confidence < 0.5
+
+
+def test_slow_link_needs_one_train() -> None:
+    """At 0.3 Mbit/s eight packets take long enough."""
+    probe = Probe()
+    train = probe.next_train()
+    assert train is not None
+    for index in train:
+        probe.on_arrival(index * 0.213, PAYLOAD_BYTES)
+    probe.on_train_end(1.7, 0.0, 0)
+    assert probe.next_train() is None
+    assert probe.result().mbps == pytest.approx(0.3, rel=0.02)
+
+
+def test_lost_packets_end_the_probe() -> None:
+    """Nothing is asked for after a loss; too few arrivals are a failure with its reason."""
+    probe = Probe()
+    probe.next_train()
+    probe.on_arrival(0.1, PAYLOAD_BYTES)
+    probe.on_train_end(4.0, 0.0, 7)
+    assert probe.next_train() is None
+    result = probe.result()
+    assert result.mbps is None and result.reason.startswith("1 of 8 packets")
+
+
+def test_jitter_keeps_within_a_fifth() -> None:
+    """Arrivals of 1 to 100 Mbit/s with 20 % jitter in every gap are measured within 20 %, nineteen times in twenty."""
+    random, good = Random(3), 0
+    for _ in range(200):
+        mbps = 10 ** random.uniform(0, 2)
+        at, arrivals = 0.0, []
+        for _ in range(32):
+            at += 0.064 / mbps * random.uniform(0.8, 1.2)
+            arrivals.append(Arrival(at, 8000))
+        found = slope(arrivals)
+        assert found is not None
+        good += abs(found.mbps - mbps) < 0.2 * mbps
+    assert good >= 190
