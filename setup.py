@@ -26,7 +26,7 @@ setup(
     install_requires=[
         "psutil>=5.9",
         "docker>=5",
-        "python-ndn>=0.5",
+        "python-ndn>=0.5.2",  # older ones make certificates that do not verify
         "pycryptodomex>=3.15",  # Ed25519
         "cbor2>=5.4",
         "pyroute2>=0.7.2",

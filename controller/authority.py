@@ -182,6 +182,10 @@ def make_gateway_identity(authority: Authority, gateway_dir: Path, node: str, no
     if key.identity != authority.network.node(node):
         raise ControllerError(f"{key_file} is kept, and it is not the key of node {node!r}")
     replace(anchor, authority.trust.anchor_wire)
+    # The gateway checks its own certificate when it starts, so it must have its issuer's.
+    issuer = read(authority.state_dir / "controller.ndn")
+    make_private(gateway_dir / "certificates")
+    replace(gateway_dir / "certificates" / f"{hashlib.sha256(issuer).hexdigest()}.ndn", issuer)
     replace(certificate, authority.certify_node(node, key.spki, now))
     return [key_file, certificate, anchor]
 

@@ -138,8 +138,8 @@ class Engine:
         previous, notes = _read(before)
         refusals = _refusals(wanted, notes if _same_version(previous, wanted) else {}, view.reports)
         if previous is not None and previous.heads and (reason := _must_keep(previous, wanted, view)):
-            kept = decisions.kept_section(previous, wanted, self.origin, _with_lost(view, previous), bandwidth)
-            return _Outcome(replace(kept, members=previous.members), notes | {"kept": reason, "refusals": refusals})
+            kept = replace(previous, specification=wanted.specification, specification_digest=wanted.digest)
+            return _Outcome(kept, notes | {"kept": reason, "refusals": refusals})
         try:
             placement = _place(topology, wanted, refusals)
         except ValueError as error:
@@ -231,12 +231,6 @@ def _must_keep(previous: Section, wanted: Wanted, view: View) -> str:
     if wanted.spec.volumes and silent:
         return f"{', '.join(silent)} is silent and may still write to the volumes of the service"
     return ""
-
-
-def _with_lost(view: View, previous: Section) -> dict[str, NodeReport]:
-    """The reports with an entry for silent heads too, so that their last known address stays in the section."""
-    silent = (head for head in previous.heads if head.node not in view.reports)
-    return {**view.reports, **{h.node: NodeReport(h.node, "", 0, addresses=(h.address,)) for h in silent if h.address}}
 
 
 def _refusals(wanted: Wanted, notes: Mapping[str, Any], reports: Mapping[str, NodeReport]) -> dict[str, str]:

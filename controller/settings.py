@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gateway import options as readers
 from gateway import uci
-from gateway.options import File, Problem, Problems, option
+from gateway.sections import File, Problem, Problems, option, read_document, read_section
 
 __all__ = ["Problem", "Settings", "load", "parse"]
 
@@ -41,7 +41,7 @@ class Settings:
 def load(path: Path) -> tuple[Settings | None, list[Problem]]:
     """The settings of a file and all that is wrong with it, by line; None in their place if any of that is an error."""
     problems = Problems(path)
-    document = readers.read_document(path, problems)
+    document = read_document(path, problems)
     if document is None:
         return None, problems.in_order()
     return parse(document, problems, socket.gethostname())
@@ -53,7 +53,7 @@ def parse(document: uci.Document, problems: Problems, hostname: str) -> tuple[Se
     file = File(document, problems)
     settings = Settings(path)
     for where, section in file.of("controller")[:1]:
-        settings = readers.read_section(Settings, section, where, problems, path=path)
+        settings = read_section(Settings, section, where, problems, path=path)
     file.check_types(("controller",))
     if understood and not file.of("controller"):
         problems.error("has no section 'controller'; write: config controller 'controller'")

@@ -13,7 +13,8 @@
 - placement_client/  fetches, verifies and keeps decisions; the last one counts on when the controller is gone
 - executor/          the other process: checks signatures and the owner's policy itself, then starts what is desired
 - daemon.py          composes forwarder, monitor and placement client in one event loop; only it imports them all
-- config.py uci.py   the owner's UCI file as one frozen Settings; options.py is how they and the controller read it
+- config.py          the owner's UCI file as one frozen Settings; uci.py, options.py, sections.py read it, and the
+                     controller's own
 - cli.py             the command picasso-gateway
 
 The four parts never import one another: cli → daemon → parts → protocol. Inside each, what decides is pure and takes

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from gateway import options as readers
 from gateway import uci
-from gateway.options import File, Problem, Problems, did_you_mean, option, options, read_section
+from gateway.options import did_you_mean
+from gateway.sections import File, Problem, Problems, option, options, read_document, read_section
 
 __all__ = [
     "ControllerSettings",
@@ -146,7 +147,7 @@ _REPEATED = ("neighbor", "route")
 def load(path: Path) -> tuple[Settings | None, list[Problem]]:
     """The settings of a file and all that is wrong with it, by line; None in their place if any of that is an error."""
     problems = Problems(path)
-    document = readers.read_document(path, problems)
+    document = read_document(path, problems)
     if document is None:
         return None, problems.in_order()
     return parse(document, problems, socket.gethostname())

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -161,11 +161,24 @@ def _environment(pid: int) -> dict[str, str]:
     return dict(entry.decode(errors="replace").split("=", 1) for entry in entries if b"=" in entry)
 
 
-def raise_interrupt(_number: int, _frame: object) -> None:
-    """Makes SIGTERM and SIGHUP end a run as Ctrl-C does, so that everything is cleaned up."""
+def _raise_interrupt(_number: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 
 def interrupt_on_signals() -> None:
+    """From now on SIGTERM and SIGHUP raise KeyboardInterrupt, so that a run cleans up whoever ends it."""
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, raise_interrupt)
+        signal.signal(number, _raise_interrupt)
+
+
+@contextlib.contextmanager
+def signals_ignored() -> Iterator[None]:
+    """Cleaning up is not interrupted: it is bounded, and half of it would leave processes behind."""
+    before = {
+        number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -27,11 +27,15 @@ class PlacedReplica:
 
 @dataclass(frozen=True, slots=True)
 class LinkBytes:
-    """Bytes that left `source` for `destination`, as the sending face counts them, at Unix time `time`."""
+    """Bytes that left `source` for `destination`, as the sending face counts them at Unix time `time`.
+
+    `bytes` are all since the gateway started, measuring included; `delivery_bytes` those since services were published.
+    """
 
     source: str
     destination: str
     bytes: int
+    delivery_bytes: int
     rate_mbps: float
     measured_mbps: float | None
     time: float
@@ -96,14 +100,16 @@ class Screen:
 
     def step(self, text: str) -> None:
         """A new step begins."""
-        self._console.print(f"[dim]{self._clock()}[/dim] [bold]{escape(text)}[/bold]")
+        self._console.print(f"[dim]{self._clock()}[/dim] [bold]{escape(text)}[/bold]", soft_wrap=True)
 
     def note(self, text: str) -> None:
         """Something happened within it."""
-        self._console.print(f"[dim]{self._clock()}[/dim]   {escape(text)}", highlight=False)
+        self._console.print(f"[dim]{self._clock()}[/dim]   {escape(text)}", highlight=False, soft_wrap=True)
 
     def failure(self, text: str) -> None:
-        self._console.print(f"[dim]{self._clock()}[/dim] [bold red]{escape(text)}[/bold red]", highlight=False)
+        self._console.print(
+            f"[dim]{self._clock()}[/dim] [bold red]{escape(text)}[/bold red]", highlight=False, soft_wrap=True
+        )
 
     def _clock(self) -> str:
         return f"{time.monotonic() - self._started:5.1f} s"
@@ -130,14 +136,15 @@ class Screen:
         self._console.print(table)
 
     def links(self, links: Sequence[LinkBytes]) -> None:
-        """Bytes over each link in both directions, with the shaped and the measured rate."""
-        most = max((link.bytes for link in links), default=1) or 1
-        table = _table("from", "to", "kB", "", "Mbit/s set", "measured")
-        for link in sorted(links, key=lambda link: -link.bytes):
+        """Bytes over each link in both directions, with the rate that was set and the one that was measured."""
+        most = max((link.delivery_bytes for link in links), default=1) or 1
+        table = _table("from", "to", "kB", "for the delivery", "kB in all", "Mbit/s set", "measured")
+        for link in sorted(links, key=lambda link: -link.delivery_bytes):
             measured = f"{link.measured_mbps:.1f}" if link.measured_mbps is not None else "-"
-            bar = "█" * round(20 * link.bytes / most)
-            kilobytes = f"{link.bytes / 1000:.0f}"
-            table.add_row(link.source, link.destination, kilobytes, bar, f"{link.rate_mbps:g}", measured)
+            kilobytes = [f"{count / 1000:.0f}" for count in (link.delivery_bytes, link.bytes)]
+            bar = "█" * round(20 * link.delivery_bytes / most)
+            rates = [f"{link.rate_mbps:g}", measured]
+            table.add_row(link.source, link.destination, kilobytes[0], bar, kilobytes[1], *rates)
         self._console.print(table)
 
     def answers(self, answers: Iterable[Answer]) -> None:
@@ -191,7 +198,7 @@ def summary(results: Results) -> list[tuple[str, str]]:
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for column in columns:
-        right = column in ("kB", "ms", "Mbit/s", "Mbit/s set", "measured", "status")
+        right = column in ("kB", "kB in all", "ms", "Mbit/s", "Mbit/s set", "measured", "status")
         table.add_column(column, justify="right" if right else "left")
     return table
 

@@ -13,13 +13,14 @@ from pathlib import Path
 
 from rich.console import Console
 
+from controller.demo.asking import Unanswered
 from controller.demo.network import DemoNetwork, StepFailed, free_subnet
 from controller.demo.plan import MAXIMUM_GATEWAYS
-from controller.demo.processes import interrupt_on_signals
+from controller.demo.processes import interrupt_on_signals, signals_ignored
 from controller.demo.report import Results, Screen
 from controller.demo.steps import Story
 
-MINIMUM_WIDTH = 110  # the tables are no use when they are folded, as they are where nobody watches
+MINIMUM_WIDTH = 132  # the tables are no use when they are folded, as they are where nobody watches
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,9 +53,11 @@ def run(arguments: argparse.Namespace) -> int:
     screen = Screen(console, started)
     interrupt_on_signals()
     directory = _directory(arguments.keep)
-    results: Results | None = None
     try:
         results = _tell(arguments, directory, screen)
+    except StepFailed as failure:
+        screen.failure(str(failure))
+        return 1
     except KeyboardInterrupt:
         screen.failure("interrupted; everything that was started is stopped")
         return 130
@@ -63,6 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
             shutil.rmtree(directory, ignore_errors=True)
     results.seconds = time.monotonic() - started
     screen.verdict(results)
+    if results.failures and arguments.keep is None:
+        screen.note("with --keep DIR the next run keeps every configuration and log")
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(results.to_json(), indent=2) + "\n", encoding="utf-8")
     return 1 if results.failures else 0
@@ -96,9 +101,10 @@ def _tell(arguments: argparse.Namespace, directory: Path, screen: Screen) -> Res
         story = Story(network, arguments.services, screen)
         try:
             story.tell()
-        except StepFailed as failure:
+        except (StepFailed, Unanswered) as failure:
             story.results.failures.append(str(failure))
         finally:
-            screen.step("Everything is stopped")
-            story.results.failures += network.stop()
+            screen.step("Everything is being stopped")
+            with signals_ignored():
+                story.results.failures += network.stop()
         return story.results

@@ -21,7 +21,7 @@ GUESSED = ("", "class")
 
 
 class Story:
-    """The steps over one network; each raises StepFailed, and `results` holds what is known so far."""
+    """The steps over one network; each raises StepFailed or Unanswered, and `results` holds what is known so far."""
 
     def __init__(self, network: DemoNetwork, services: int, screen: Screen) -> None:
         self.network, self.screen = network, screen
@@ -30,6 +30,8 @@ class Story:
         ]
         self.results = Results(nodes=len(network.plan.gateways))
         self._heads: dict[str, list[str]] = {}
+        self._seen: dict[tuple[str, str], str] = {}
+        self._before: dict[tuple[str, str], tuple[float, dict[str, Any]]] = {}
 
     def tell(self) -> None:
         """All steps in order."""
@@ -106,7 +108,7 @@ class Story:
 
     def deploy(self) -> None:
         folder = self.network.plan.folder(CONTROLLER)
-        self._sent_before = self._uplink_bytes()
+        self._before = self._link_faces()
         for at, service in enumerate(self.services):
             image = build_service_image(folder / f"{service}.tar", service, self.network.nonce)
             size = image.stat().st_size / 1e6
@@ -117,7 +119,6 @@ class Story:
             self.network.controller("deploy", str(file))
         self._show_placements()
         self.screen.step("The image travels from gateway to gateway, and the chosen ones start it")
-        self._seen: dict[tuple[str, str], str] = {}
         self.network.wait("starting the services", PLACE_S, self._healthy)
         self.results.placements = self._placements()
         self.screen.placements(self.results.placements)
@@ -183,18 +184,22 @@ class Story:
     def count(self) -> None:
         """Bytes over each link, what left the repository, and how often a store answered."""
         plan, measured = self.network.plan, self.measured()
-        neighbors = {section_name(node): node for node in plan.topology.names}
-        for node, faces in self.network.ask_all("faces").items():
-            now = time.time()
-            for face in faces:
-                other = neighbors.get(face["neighbor"])
-                if other is not None:
-                    rate = plan.rate_mbps(node, other)
-                    self.results.bytes_per_link.append(
-                        LinkBytes(node, other, face["out_bytes"], rate, measured.get((node, other)), now)
-                    )
+        before, now = self._before, self._link_faces()
+        self.results.bytes_per_link = [
+            LinkBytes(
+                source=pair[0],
+                destination=pair[1],
+                bytes=face["out_bytes"],
+                delivery_bytes=face["out_bytes"] - before[pair][1]["out_bytes"],
+                rate_mbps=plan.rate_mbps(*pair),
+                measured_mbps=measured.get(pair),
+                time=moment,
+            )
+            for pair, (moment, face) in now.items()
+        ]
+        uplink = (CONTROLLER, plan.neighbors(CONTROLLER)[0])
+        self.results.bytes_sent_by_repository = now[uplink][1]["out_data_bytes"] - before[uplink][1]["out_data_bytes"]
         caches = self.network.ask_all("cache")
-        self.results.bytes_sent_by_repository = self._uplink_bytes() - self._sent_before
         self.results.cache_hits = sum(caches[node]["blob_hits"] for node in plan.gateways)
         self.results.cache_misses = sum(caches[node]["blob_misses"] for node in plan.gateways)
         heads = {node for _, node in self._replicas()}
@@ -209,10 +214,15 @@ class Story:
         if not 0 < sent < delivered:
             raise StepFailed(f"caches did not work: {sent} bytes left the repository for {delivered} bytes delivered")
 
-    def _uplink_bytes(self) -> int:
-        """Bytes of Data that the repository's gateway has sent to its neighbours."""
-        faces = self.network.ask(CONTROLLER, "faces")
-        return sum(face["out_data_bytes"] for face in faces if face["neighbor"])
+    def _link_faces(self) -> dict[tuple[str, str], tuple[float, dict[str, Any]]]:
+        """For each direction of each link the moment and the sending face's counters."""
+        neighbors = {section_name(node): node for node in self.network.plan.topology.names}
+        found: dict[tuple[str, str], tuple[float, dict[str, Any]]] = {}
+        for node in self.network.plan.topology.names:
+            faces = self.network.ask(node, "faces")
+            moment = time.time()
+            found |= {(node, neighbors[f["neighbor"]]): (moment, f) for f in faces if f["neighbor"] in neighbors}
+        return found
 
     # --- users
 

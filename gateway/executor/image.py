@@ -14,6 +14,7 @@ import os
 import shutil
 import stat
 import tempfile
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -59,6 +60,7 @@ class ImageStore:
 
     def __init__(self, blob_dir: Path, directory: Path) -> None:
         self._blobs = blob_dir / "blobs" / "sha256"
+        self._lock = threading.Lock()
         self._chains, self._manifests = directory / "chains", directory / "manifests"
         for folder in (self._chains, self._manifests):
             folder.mkdir(parents=True, exist_ok=True)
@@ -84,7 +86,8 @@ class ImageStore:
         config = self._document(_digest(descriptor), _entry(descriptor, "size", int), "configuration")
         layers = _layers(manifest, config)
         _check_signed(spec, [_digest(descriptor), *(each.sha256 for each in layers)])
-        chains = self._unpack(layers, spec.disk_bytes)
+        with self._lock:  # two images with a layer in common must not both unpack it
+            chains = self._unpack(layers, spec.disk_bytes)
         settings = config.get("config") or {}
         image = _image(self._chains / chains[-1], settings)  # raises before anything is recorded
         record = {"chains": chains, "config": settings}

@@ -12,13 +12,13 @@ import os
 import struct
 from pathlib import Path
 
-from gateway.protocol import objects
+from gateway.protocol import names, objects
 from gateway.protocol.errors import BlobError
 from gateway.protocol.messages import BlobRef
-from gateway.protocol.names import Name
 from gateway.protocol.objects import DIGEST_BYTES, PAYLOAD_BYTES, PacketBuilder
 
-_HEADER = struct.Struct(">8sQ32s32s")
+# The network is in every packet's name, hence in every digest: an index is of no use to another one.
+HEADER = struct.Struct(">8s8sQ32s32s")
 _MAGIC = b"picassoI"
 
 
@@ -29,21 +29,21 @@ class DamagedIndex(BlobError):
 class BlobIndex:
     """An open index file; it knows which of its pages are held."""
 
-    def __init__(self, handle: int, ref: BlobRef, is_whole: bool) -> None:
-        self.ref, self._handle = ref, handle
+    def __init__(self, handle: int, network: names.Network, ref: BlobRef, is_whole: bool) -> None:
+        self.ref, self._handle, self._blob = ref, handle, network.blob(ref.sha256)
         self.counts = objects.level_counts(ref.size)
         self._starts = region_starts(self.counts)
         self._held = [bytearray((is_whole,)) * count for count in self.counts]
         self._cached_page, self._cached = -1, b""
 
     @classmethod
-    def create(cls, path: Path, ref: BlobRef, levels: list[bytes] | None = None) -> BlobIndex:
+    def create(cls, path: Path, network: names.Network, ref: BlobRef, levels: list[bytes] | None = None) -> BlobIndex:
         """A new file, on the disk when this returns; of all digests, or empty when there are none yet."""
         temporary = path.with_name(f".{path.name}.new")
         handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
         try:
-            index = cls(handle, ref, levels is not None)
-            os.write(handle, _HEADER.pack(_MAGIC, ref.size, ref.sha256, ref.root))
+            index = cls(handle, network, ref, levels is not None)
+            os.write(handle, HEADER.pack(_MAGIC, _mark(network), ref.size, ref.sha256, ref.root))
             os.ftruncate(handle, index._starts[-1])
             for start, digests in zip(index._starts[:-1], levels or (), strict=False):
                 os.pwrite(handle, digests, start)
@@ -56,11 +56,11 @@ class BlobIndex:
         return index
 
     @classmethod
-    def open(cls, path: Path, is_whole: bool) -> BlobIndex:
+    def open(cls, path: Path, network: names.Network, is_whole: bool) -> BlobIndex:
         """Raises DamagedIndex or OSError; of a partial blob no page is held before `verify`."""
         handle = os.open(path, os.O_RDWR)
         try:
-            return cls(handle, _read_header(path, handle), is_whole)
+            return cls(handle, network, _read_header(path, handle, network), is_whole)
         except BaseException:
             os.close(handle)
             raise
@@ -94,10 +94,10 @@ class BlobIndex:
         self._held[level][index] = True
         self._cached_page = -1
 
-    def verify(self, blob: Name) -> None:
+    def verify(self) -> None:
         """Finds out which pages are held, from the root down."""
         for level in range(len(self.counts) - 1, 0, -1):
-            builder = PacketBuilder(blob, level, self.counts[level])
+            builder = PacketBuilder(self._blob, level, self.counts[level])
             for index in range(self.counts[level]):
                 above = level + 1 == len(self.counts) or self.holds(level + 1, index // objects.FANOUT)
                 if above:
@@ -113,7 +113,7 @@ class BlobIndex:
 
 def region_starts(counts: list[int]) -> list[int]:
     """Where the digests of each level but the root's begin in the file, and the file's length."""
-    starts = [_HEADER.size]
+    starts = [HEADER.size]
     for count in counts[:-1]:
         starts.append(starts[-1] + count * DIGEST_BYTES)
     return starts
@@ -124,20 +124,26 @@ def file_bytes(size: int) -> int:
     return region_starts(objects.level_counts(size))[-1]
 
 
-def read_ref(path: Path) -> BlobRef:
+def read_ref(path: Path, network: names.Network) -> BlobRef:
     """The blob that an index file describes; raises DamagedIndex or OSError."""
     handle = os.open(path, os.O_RDONLY)
     try:
-        return _read_header(path, handle)
+        return _read_header(path, handle, network)
     finally:
         os.close(handle)
 
 
-def _read_header(path: Path, handle: int) -> BlobRef:
-    header = os.pread(handle, _HEADER.size, 0)
-    if len(header) != _HEADER.size or not header.startswith(_MAGIC):
+def _mark(network: names.Network) -> bytes:
+    return hashlib.sha256(network.prefix).digest()[:8]
+
+
+def _read_header(path: Path, handle: int, network: names.Network) -> BlobRef:
+    header = os.pread(handle, HEADER.size, 0)
+    if len(header) != HEADER.size or not header.startswith(_MAGIC):
         raise DamagedIndex(f"{path} is not the index of a blob")
-    _, size, sha256, root = _HEADER.unpack(header)
+    _, mark, size, sha256, root = HEADER.unpack(header)
+    if mark != _mark(network):
+        raise DamagedIndex(f"{path} is an index of another network than {network.uri}")
     ref = BlobRef(sha256, size, root)
     if sha256.hex() != path.name or size > objects.MAX_BLOB_BYTES or os.fstat(handle).st_size != file_bytes(size):
         raise DamagedIndex(f"{path} is not the index of the blob it is named after")

@@ -30,7 +30,6 @@ class Owner(Protocol):
     def is_current(self, partial: PartialBlob) -> bool: ...
     def has(self, sha256: bytes) -> bool: ...
     def path(self, sha256: bytes) -> Path: ...
-    def bitmap_path(self, sha256: bytes) -> Path: ...
     def commit(self, partial: PartialBlob) -> Path: ...
     def discard(self, sha256: bytes) -> None: ...
 
@@ -54,16 +53,20 @@ class Source:
         return self.builders[level].build(index, payload)
 
     def close(self) -> None:
-        os.close(self.data)
-        self.index.close()
+        if self.data >= 0:
+            os.close(self.data)
+            self.index.close()
+            self.data = -1
 
 
 class PartialBlob(Source):
     """A blob on its way: takes verified packets in any order and becomes whole by `finish`."""
 
-    def __init__(self, store: Owner, ref: BlobRef, data: int, index: BlobIndex, bitmap: bytearray) -> None:
+    def __init__(
+        self, store: Owner, ref: BlobRef, data: int, index: BlobIndex, bitmap: bytearray, bitmap_path: Path
+    ) -> None:
         super().__init__(store.network.blob(ref.sha256), data, index)
-        self.ref, self._store, self._bitmap = ref, store, bitmap
+        self.ref, self._store, self._bitmap, self._bitmap_path = ref, store, bitmap, bitmap_path
         self.users = 0
         self.held_bytes = self._count_held()
 
@@ -100,7 +103,7 @@ class PartialBlob(Source):
         self.index.sync()
         if not self._store.is_current(self):
             return
-        replace_file(self._store.bitmap_path(self.ref.sha256), bitmap, 0o644)
+        replace_file(self._bitmap_path, bitmap, 0o644)
 
     def finish(self) -> Path:
         """The path of the blob, now whole, checked and on the disk; raises BlobError and discards it. Blocking."""

@@ -1,12 +1,7 @@
 """The disk store: blobs by their SHA-256, whole or in part, and the packets that can be built from them.
 
-    blobs/sha256/<hex>     whole blobs, checked; the layout of an OCI image's blobs
-    partial/<hex>          what has arrived of a blob, sparse; only verified segments are written
-    partial/<hex>.bitmap   which segments were on the disk when it was written
-    index/<hex>            the digests of every packet (see blob_index.py)
-
-After a crash a store holds what was whole, and of a partial blob at least what its bitmap says. Methods that write,
-hash or sync are blocking: call them by `run`, on the store's own thread. `find` belongs to the event loop.
+Methods that write, hash or sync are blocking: call them by `run`, on the store's own thread. `find` belongs to the
+event loop. The files are described in blob_files.py.
 """
 
 from __future__ import annotations
@@ -14,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
-import logging
 import os
 import threading
 from collections import OrderedDict
@@ -24,17 +18,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, ParamSpec, TypeVar
 
-from gateway.files import sync_directory
 from gateway.forwarder import blob_index
-from gateway.forwarder.blob_index import BlobIndex, DamagedIndex
+from gateway.forwarder.blob_files import BlobFiles
 from gateway.forwarder.blob_source import PartialBlob, Source, StorageFull
 from gateway.protocol import names, objects
 from gateway.protocol.errors import BlobError
 from gateway.protocol.messages import BlobRef
 from gateway.protocol.names import Name
-from gateway.protocol.objects import PAYLOAD_BYTES
 
-log = logging.getLogger(__name__)
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -54,20 +45,17 @@ class BlobStore:
     def __init__(self, directory: Path, network: names.Network, budget_bytes: int | None = None) -> None:
         self.directory, self.network, self.budget_bytes = directory, network, budget_bytes
         self.hits = self.misses = self.evictions = 0
-        self._blobs = directory / "blobs" / "sha256"
-        self._partials, self._indices = directory / "partial", directory / "index"
+        self._files = BlobFiles(directory, network)
         self._lock = threading.RLock()  # the dictionaries below, and every descriptor's life; never held while syncing
         self._writer = threading.Lock()  # one addition, beginning or removal at a time
         self._worker = ThreadPoolExecutor(1, "blobs")
-        self._whole: OrderedDict[bytes, BlobRef] = OrderedDict()  # last used last
-        self._unfinished: dict[bytes, BlobRef] = {}
+        whole, partial = self._files.load()
+        self._whole = OrderedDict((ref.sha256, ref) for ref in whole)  # last used last
+        self._unfinished = {ref.sha256: ref for ref in partial}
         self._open: OrderedDict[bytes, Source] = OrderedDict()  # by the component that names the blob
         self._fetching: dict[bytes, PartialBlob] = {}
         self._pinned: frozenset[bytes] = frozenset()
         self._incoming_bytes = 0
-        for folder in (self._blobs, self._partials, self._indices):
-            folder.mkdir(parents=True, exist_ok=True)
-        self._load()
 
     # --- reading
 
@@ -109,10 +97,7 @@ class BlobStore:
 
     def path(self, sha256: bytes) -> Path:
         """Where a whole blob lies; the file must be left as it is."""
-        return self._blobs / sha256.hex()
-
-    def bitmap_path(self, sha256: bytes) -> Path:
-        return self._partials / f"{sha256.hex()}.bitmap"
+        return self._files.whole(sha256)
 
     def ref(self, sha256: bytes) -> BlobRef | None:
         """Size and root of a blob held whole."""
@@ -141,7 +126,7 @@ class BlobStore:
         if isinstance(source, Path):
             with source.open("rb") as file:
                 return self.add(file)
-        temporary = self._partials / f".{os.urandom(8).hex()}.new"
+        temporary = self._files.new()
         with self._writer:
             try:
                 with temporary.open("w+b") as file:
@@ -172,17 +157,14 @@ class BlobStore:
     def _adopt(self, path: Path, handle: int, sha256: bytes, size: int) -> BlobRef:
         """Makes a blob of a file whose hash is known: the index, then everything to the disk, then the rename."""
         self._drop_partial(sha256)
-        ref = self._write_index(handle, sha256, size)
+        ref = self._files.write_index(handle, sha256, size)
         os.fchmod(handle, 0o644)
         os.fsync(handle)
         self._publish(path, ref)
         return ref
 
     def _publish(self, path: Path, ref: BlobRef) -> None:
-        """The rename that makes a blob whole; its data and index are on the disk already."""
-        sync_directory(self._indices)
-        os.replace(path, self.path(ref.sha256))
-        sync_directory(self._blobs)
+        self._files.publish(path, ref.sha256)
         with self._lock:
             self._whole[ref.sha256] = ref
 
@@ -213,7 +195,7 @@ class BlobStore:
             self._drop_partial(ref.sha256)
             self._make_room(_disk_bytes(ref), f"blob {ref.sha256.hex()}")
         try:
-            return self._open_partial(ref)
+            return self._files.open_partial(self, ref)
         except OSError as error:
             raise StorageFull(f"{self.directory}: {error.strerror}") from error
 
@@ -239,9 +221,9 @@ class BlobStore:
         sha256 = partial.ref.sha256
         with self._writer:
             if self.is_current(partial):
-                self._publish(self._partials / sha256.hex(), partial.ref)
+                self._publish(self._files.partial(sha256), partial.ref)
                 self._forget_partial(sha256)
-                self.bitmap_path(sha256).unlink(missing_ok=True)
+                self._files.remove_partial(sha256)
         if sha256 not in self._whole:
             raise BlobError(f"blob {sha256.hex()} was discarded while it was being checked")
         return self.path(sha256)
@@ -307,16 +289,11 @@ class BlobStore:
             if self._whole.pop(sha256, None) is None:
                 return
             self._replace_open(sha256, None)
-        self.path(sha256).unlink(missing_ok=True)
-        self._index_path(sha256).unlink(missing_ok=True)
+        self._files.remove_whole(sha256)
 
     def _drop_partial(self, sha256: bytes) -> None:
-        if not self._forget_partial(sha256):
-            return
-        self.bitmap_path(sha256).unlink(missing_ok=True)
-        (self._partials / sha256.hex()).unlink(missing_ok=True)
-        if sha256 not in self._whole:
-            self._index_path(sha256).unlink(missing_ok=True)
+        if self._forget_partial(sha256):
+            self._files.remove_partial(sha256)
 
     def _forget_partial(self, sha256: bytes) -> bool:
         with self._lock:
@@ -324,10 +301,7 @@ class BlobStore:
             self._replace_open(sha256, None)
             return self._unfinished.pop(sha256, None) is not None
 
-    # --- files
-
-    def _index_path(self, sha256: bytes) -> Path:
-        return self._indices / sha256.hex()
+    # --- open files
 
     def _open_source(self, component: bytes) -> Source | None:
         """Opens a blob for `find`, whole or in part; None when nothing of it is here."""
@@ -338,56 +312,15 @@ class BlobStore:
             if sha256 in self._fetching:
                 source: Source = self._fetching[sha256]
             elif sha256 in self._whole:
-                source = self._open_whole(sha256)
+                source = self._files.open_whole(sha256)
             elif sha256 in self._unfinished:
-                source = self._open_partial(self._unfinished[sha256])
+                source = self._files.open_partial(self, self._unfinished[sha256])
             else:
                 return None
         except (OSError, BlobError):
             return None
         self._replace_open(sha256, source)
         return source
-
-    def _open_whole(self, sha256: bytes) -> Source:
-        index = BlobIndex.open(self._index_path(sha256), is_whole=True)
-        path = self.path(sha256)
-        try:
-            handle = os.open(path, os.O_RDONLY)
-        except OSError:
-            index.close()
-            raise
-        with suppress(OSError):
-            os.utime(path)  # so that the order of use survives a restart
-        return Source(self.network.blob(sha256), handle, index)
-
-    def _open_partial(self, ref: BlobRef) -> PartialBlob:
-        """What is there of a partial blob, created when nothing is."""
-        index_path = self._index_path(ref.sha256)
-        try:
-            index = BlobIndex.open(index_path, is_whole=False)
-        except (OSError, DamagedIndex):
-            index = BlobIndex.create(index_path, ref)
-        try:
-            index.verify(self.network.blob(ref.sha256))
-            handle = os.open(self._partials / ref.sha256.hex(), os.O_RDWR | os.O_CREAT, 0o644)
-        except BaseException:
-            index.close()
-            raise
-        bitmap = bytearray(-(-index.counts[0] // 8))
-        if os.fstat(handle).st_size == ref.size:
-            bitmap = self._read_bitmap(ref.sha256, index.counts[0]) or bitmap
-        os.ftruncate(handle, ref.size)
-        return PartialBlob(self, ref, handle, index, bitmap)
-
-    def _read_bitmap(self, sha256: bytes, count: int) -> bytearray | None:
-        try:
-            bitmap = bytearray(self.bitmap_path(sha256).read_bytes())
-        except OSError:
-            return None
-        excess = len(bitmap) * 8 - count
-        if not 0 <= excess < 8 or bitmap[-1] >> (8 - excess):
-            return None
-        return bitmap
 
     def _replace_open(self, sha256: bytes, source: Source | None) -> None:
         """Puts a blob's open files in the place of others, which are closed unless a fetch still writes them."""
@@ -401,63 +334,6 @@ class BlobStore:
                 if old is not None and old is not source and not (isinstance(old, PartialBlob) and old.users):
                     old.close()
 
-    # --- start
-
-    def _load(self) -> None:
-        """Takes stock of the directory; leftovers of a crash are removed, files of other names left alone."""
-        for folder in (self._partials, self._indices):
-            for path in folder.glob(".*.new"):
-                path.unlink()
-        found = {path: path.stat().st_mtime for path in self._blobs.iterdir() if _sha256_of_path(path)}
-        for path in sorted(found, key=found.__getitem__):
-            self._load_whole(path)
-        for path in list(self._partials.iterdir()):
-            sha256 = _sha256_of_path(path.with_suffix(""))
-            if sha256 is not None and not self._load_partial(sha256):
-                path.unlink(missing_ok=True)
-        for path in list(self._indices.iterdir()):
-            sha256 = _sha256_of_path(path)
-            if sha256 is not None and sha256 not in self._whole and sha256 not in self._unfinished:
-                path.unlink()
-
-    def _load_whole(self, path: Path) -> None:
-        sha256 = bytes.fromhex(path.name)
-        ref: BlobRef | None
-        try:
-            ref = blob_index.read_ref(self._index_path(sha256))
-        except (OSError, DamagedIndex):
-            ref = self._index_again(path, sha256)
-        if ref is None or ref.size != path.stat().st_size:
-            log.error("%s is not the blob it is named after; it is removed", path)
-            path.unlink()
-        else:
-            self._whole[sha256] = ref
-
-    def _index_again(self, path: Path, sha256: bytes) -> BlobRef | None:
-        """The BlobRef of a file without index, which is written; None when its bytes are not those of its name."""
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").digest() != sha256:
-                return None
-            return self._write_index(file.fileno(), sha256, path.stat().st_size)
-
-    def _write_index(self, handle: int, sha256: bytes, size: int) -> BlobRef:
-        """The BlobRef of an open file whose hash is known, after its index was written."""
-        ref, leaves = objects.describe(
-            self.network, sha256, size, lambda i: os.pread(handle, PAYLOAD_BYTES, i * PAYLOAD_BYTES)
-        )
-        levels = objects.digest_levels(self.network.blob(sha256), leaves)
-        BlobIndex.create(self._index_path(sha256), ref, levels).close()
-        return ref
-
-    def _load_partial(self, sha256: bytes) -> bool:
-        if sha256 in self._whole or not (self._partials / sha256.hex()).exists():
-            return False
-        try:
-            self._unfinished[sha256] = blob_index.read_ref(self._index_path(sha256))
-        except (OSError, DamagedIndex):
-            return False
-        return True
-
 
 def _component(sha256: bytes) -> bytes:
     return names.component(sha256.hex())
@@ -465,7 +341,3 @@ def _component(sha256: bytes) -> bytes:
 
 def _disk_bytes(ref: BlobRef) -> int:
     return ref.size + blob_index.file_bytes(ref.size)
-
-
-def _sha256_of_path(path: Path) -> bytes | None:
-    return objects.parse_blob_component(names.component(path.name))

@@ -161,7 +161,8 @@ class PlacementClient:
             return
         network = self.session.network
         source = Source(f"neighbor {tip.node}", (network.node(tip.node),), tip.face_id)
-        if await self._ask(source, network.head_version(tip.epoch, tip.version)) is Verdict.NEWER:
+        verdict = await self._ask(source, network.head_version(tip.epoch, tip.version))
+        if verdict in (Verdict.NEWER, Verdict.KNOWN):
             self._tips.held(tip.face_id)
         else:
             self._tips.failed(tip.face_id, asyncio.get_running_loop().time())

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gateway.files import replace_file, set_aside, sync_directory
 from gateway.protocol import keys, names
-from gateway.protocol.errors import TrustError
+from gateway.protocol.errors import TrustError, UnknownKey
 from gateway.protocol.keys import Key, Packet
 from gateway.protocol.trust import TrustStore
 
@@ -49,6 +49,9 @@ class IdentityStore:
             return None
         try:
             self.check_certificate(certificate, key, trust)
+        except UnknownKey as error:
+            # Its issuer's certificate is lost; the node is a member all the same, and others will fetch that one.
+            log.warning("%s: %s", self.directory / "identity.ndn", error)
         except TrustError as error:
             self._report("identity.ndn", str(error))
             return None

@@ -108,7 +108,7 @@ class Session:
         text = f"head {head.epoch}.{head.version} from {source}"
         if any(head.order == decision.head.order for decision in known):
             return self._refuse("conflicting head", f"{text} differs from the one held under the same number")
-        if False:
+        if head.order < max(self.newest, self.floor_order):
             return self._refuse("older head", f"{text} is older than {'.'.join(map(str, self._highest()))}")
         if self.is_clock_trusted(clock) and head.expires < clock.now:
             return self._refuse("expired head", f"{text} expired {clock.now - head.expires:.0f} s ago")

@@ -23,6 +23,7 @@ from gateway.protocol.names import Name
 
 KEY = names.component("KEY")
 PACKET_MAX_BYTES = 8800
+_DATA, _SIGNATURE_VALUE = 0x06, 0x17
 # What python-ndn lets through on hostile bytes.
 _UNDECODABLE = (DecodeError, ValueError, IndexError, TypeError, AttributeError, OverflowError, struct.error)
 
@@ -75,6 +76,9 @@ def _read(wire: bytes) -> tuple[Packet, int | None]:
         bytes(wire),
     )
     names.components(packet.name)
+    # python-ndn takes elements that are cut short, and ignores what stands outside of the signature
+    if packet.wire != names.tlv(_DATA, packet.signed + names.tlv(_SIGNATURE_VALUE, packet.signature)):
+        raise ValueError("there is more or less than the signed part and its signature")
     return packet, info.signature_type if info is not None else None
 
 

@@ -61,6 +61,7 @@ def report(node: str, links: dict[str, float] | None = None, **facts: Any) -> No
     defaults: dict[str, Any] = {
         "boot_id": "b1",
         "sequence": 1,
+        "interval_s": 1.0,
         "runtimes": ("oci",),
         "addresses": (f"10.0.0.{len(node)}",),
     }

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from controller import settings
-from gateway.options import Problems
+from gateway.sections import Problems
 from gateway.uci import parse
 
 

@@ -12,7 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from world import Gateway, World
+from executor_world import Gateway, World
 
 _PACKAGES = {"crun": "crun", "runc": "runc", "bwrap": "bubblewrap", "busybox": "busybox-static"}
 

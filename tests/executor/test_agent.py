@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
+import signal
+import socket
+import subprocess
+import sys
 import time
+from dataclasses import replace
 
 import pytest
-from world import World
+from executor_world import World, as_user, wait_until
+
+from gateway.executor.client import ExecutorError
+from gateway.protocol.messages import HealthCheck, Port
 
 
 def test_a_service_runs_and_answers_at_the_gateways_address(world: World, gateway) -> None:
@@ -49,7 +58,7 @@ def test_services_outlive_the_executor_and_are_adopted(world: World, gateway, en
 
 
 def test_a_service_starts_from_local_disk_after_everything_was_lost_but_the_disk(world: World, gateway) -> None:
-    """Killed with all it started, its run directory removed and with nobody to talk to, the service is back by itself."""
+    """Killed with all it started, its run directory removed, nobody to talk to: the service is back by itself."""
     g = gateway().start()
     g.apply(world.decide([world.sign_spec(g.spec())]))
     g.wait_for("running")
@@ -73,3 +82,209 @@ def test_containers_whose_run_directory_is_lost_are_replaced(world: World, gatew
     g.start()
     g.wait_for("running", health="healthy")
     assert g.get()["started"] > before["started"]
+
+
+def test_what_fails_verification_changes_nothing(world: World, gateway) -> None:
+    """A wrongly signed decision and an older one are refused with their reason; the service does not notice."""
+    g = gateway().start()
+    wire = world.sign_spec(g.spec())
+    g.apply(world.decide([wire], version=5))
+    g.wait_for("running", health="healthy")
+    started = g.get()["started"]
+    for desired, text in (
+        (world.decide([wire], version=6, key=world.provider_key), "may not say this"),
+        (world.decide([], version=4), "older than the stored one"),
+        (replace(world.decide([]), head=b"junk"), "not a Data packet"),
+    ):
+        with pytest.raises(ExecutorError, match=text):
+            g.apply(desired)
+    assert g.get()["started"] == started and (g.status().epoch, g.status().version) == (1, 5)
+    g.kill()
+    g.start()
+    with pytest.raises(ExecutorError, match="older than the stored one"):
+        g.apply(world.decide([], version=4))
+    assert g.get()["started"] == started
+
+
+def test_an_update_waits_for_its_blobs_and_then_replaces_the_service(world: World, gateway) -> None:
+    """The old generation answers until the new image is complete; then the new one does, on the same port."""
+    g = gateway().start()
+    g.apply(world.decide([world.sign_spec(g.spec(nonce="old"))]))
+    g.wait_for("running", health="healthy")
+    spec = g.spec(version=2, nonce="new")
+    page = g.blob_dir / "blobs" / "sha256" / spec.blobs[-1].sha256.hex()
+    content = page.read_bytes()
+    page.unlink()
+    g.apply(world.decide([world.sign_spec(spec)], version=2))
+    status = g.wait_for("running", reason="generation 2: 1 of 4 blobs have not arrived")
+    assert status.generation == 1 and g.get()["nonce"] == "old"
+    page.write_bytes(content)
+    g.wait_for("running", generation=2, health="healthy")
+    assert g.get()["nonce"] == "new"
+
+
+def test_an_image_whose_bytes_do_not_match_is_refused_and_the_old_one_goes_on(world: World, gateway) -> None:
+    """A damaged blob of the new generation is named; the old generation is not touched."""
+    g = gateway().start()
+    g.apply(world.decide([world.sign_spec(g.spec(nonce="old"))]))
+    g.wait_for("running", health="healthy")
+    spec = g.spec(version=2, nonce="new")
+    page = g.blob_dir / "blobs" / "sha256" / spec.blobs[-1].sha256.hex()
+    page.write_bytes(page.read_bytes()[:-9] + bytes(9))
+    g.apply(world.decide([world.sign_spec(spec)], version=2))
+    wait_until(lambda: page.name[:12] in g.service().reason, 5, lambda: str(g.service()))
+    assert g.service().state == "running" and g.get()["nonce"] == "old"
+
+
+def test_services_come_and_go_with_decisions(world: World, gateway) -> None:
+    """A second service joins the first on its own port; one that is decided away ends and its port is free."""
+    g = gateway().start()
+    hello = world.sign_spec(g.spec("hello", nonce="h"))
+    maps = world.sign_spec(g.spec("maps", nonce="m", ports=(Port(8080, 8001),)))
+    g.apply(world.decide([hello, maps], version=1))
+    g.wait_for("running", "hello")
+    g.wait_for("running", "maps")
+    assert (g.get()["service"], g.get(port=8001)["service"]) == ("hello", "maps")
+    g.apply(world.decide([maps], version=2))
+    wait_until(lambda: g.service("hello") is None, 5)
+    with pytest.raises(OSError):
+        g.get()
+    assert g.get(port=8001)["nonce"] == "m"
+
+
+@pytest.mark.parametrize(
+    ("options", "fields", "text"),
+    [
+        ({"providers": ("bob",)}, {}, "the owner does not allow the provider 'ann'"),
+        ({}, {"ports": (Port(8080, 80),)}, "the owner does not allow the port 80"),
+        ({"memory_bytes": 32 << 20}, {}, "it asks for 64 MiB of memory, 32 MiB are left"),
+        ({"runtimes": ("none",)}, {}, "the owner switched services off"),
+        ({"runtimes": ("docker",)}, {}, "no container runtime: install crun"),
+    ],
+)
+def test_the_owners_policy_has_the_last_word(world: World, gateway, options: dict, fields: dict, text: str) -> None:
+    """What the owner does not allow, or the machine cannot do, is `refused` with the reason and nothing is started."""
+    g = gateway(**options).start()
+    g.apply(world.decide([world.sign_spec(g.spec(**fields))]))
+    status = g.wait_for("refused")
+    assert text in status.reason and g.processes() == []
+
+
+def test_a_service_that_dies_is_back_and_the_count_says_so(world: World, gateway) -> None:
+    """A killed service is restarted after about a second; restarts and the exit code are told."""
+    g = gateway().start()
+    g.apply(world.decide([world.sign_spec(g.spec())]))
+    g.wait_for("running", health="healthy")
+    before = g.get()["started"]
+    shim, init = g.processes()[:2]
+    begin = time.monotonic()
+    os.kill(init, signal.SIGKILL)
+    wait_until(lambda: g.service().state == "back-off" and g.service().exit_code == 137, 2, lambda: str(g.service()))
+    g.wait_for("running", restarts=1, health="healthy")
+    assert 0.7 < time.monotonic() - begin < 4 and g.get()["started"] > before
+
+
+def test_a_killed_shim_does_not_leave_its_service_behind(world: World, gateway) -> None:
+    """Without its shim a service cannot be reached: it is ended and started anew with one."""
+    g = gateway().start()
+    g.apply(world.decide([world.sign_spec(g.spec())]))
+    g.wait_for("running", health="healthy")
+    shim = g.processes()[0]
+    os.kill(shim, signal.SIGKILL)
+    g.wait_for("running", restarts=1, health="healthy")
+    assert g.get()["node"] == "n1"
+
+
+def test_a_port_in_use_is_named(world: World, gateway) -> None:
+    """When something else listens on the service's port, the status says so; once it is free the service comes."""
+    g = gateway()
+    with socket.create_server((g.address, 8000)):
+        g.start()
+        g.apply(world.decide([world.sign_spec(g.spec())]))
+        wait_until(lambda: g.service() and "Address already in use" in g.service().reason, 5, lambda: str(g.service()))
+        assert f"cannot listen on {g.address} port 8000" in g.service().reason
+    g.wait_for("running", health="healthy")
+
+
+def test_an_unhealthy_service_is_restarted_with_the_reason(world: World, gateway) -> None:
+    """A path that is not there is told with its status; the service is restarted after its grace and failures."""
+    g = gateway().start()
+    health = HealthCheck(path="/missing", port=8080, interval_s=1.0, grace_s=0.0, failures=2)
+    g.apply(world.decide([world.sign_spec(g.spec(health=health))]))
+    wait_until(lambda: g.service() and g.service().restarts >= 1, 8, lambda: str(g.service()))
+    assert "GET /missing gave status 404" in g.service().reason
+
+
+def test_a_command_is_a_health_check_too(world: World, gateway) -> None:
+    """A command inside decides: exit code 0 is healthy."""
+    g = gateway().start()
+    check = HealthCheck(command=("/bin/cat", "/www/health"), interval_s=1.0)
+    g.apply(world.decide([world.sign_spec(g.spec(health=check))]))
+    g.wait_for("running", health="healthy")
+
+
+def test_two_gateways_on_one_host_do_not_touch_each_other(world: World, gateway) -> None:
+    """The same service on two gateways is two containers; stopping one leaves the other."""
+    one, two = gateway(node="n1").start(), gateway(node="n2").start()
+    for g in (one, two):
+        g.apply(world.decide([world.sign_spec(g.spec())], node=g.node))
+        g.wait_for("running", health="healthy")
+    assert (one.get()["node"], two.get()["node"]) == ("n1", "n2")
+    asyncio.run(one.client.stop())
+    assert one.processes() == [] and two.get()["node"] == "n2"
+
+
+def test_a_second_executor_on_the_same_directories_is_refused(world: World, gateway, capfd) -> None:
+    """Two executors would stop each other's services: the second ends at once and says why."""
+    g = gateway().start()
+    with pytest.raises(AssertionError, match="ended with 1"):
+        other = type(g)(world, "n1", g.base)
+        other.settings = replace(other.settings, gateway=replace(g.settings.gateway, run_dir=g.base / "run2"))
+        other.client = None
+        other.start()
+    assert "in use by another executor" in capfd.readouterr().err
+
+
+def test_a_node_without_an_anchor_says_so(world: World, gateway) -> None:
+    """Before enrolment every decision is refused, because nothing can be verified."""
+    g = gateway()
+    (g.settings.gateway.state_dir / "anchor.ndn").unlink()
+    g.start()
+    with pytest.raises(ExecutorError, match="not enrolled"):
+        g.apply(world.decide([]))
+
+
+def test_damaged_state_is_set_aside_and_told(world: World, gateway) -> None:
+    """A stored decision cut by a power failure does not stop the executor; it is kept for its owner to look at."""
+    g = gateway()
+    g.settings.services_dir.mkdir(parents=True, mode=0o700)
+    (g.settings.services_dir / "desired.cbor").write_bytes(b"\xa1\x01")
+    g.start()
+    assert any("damaged" in note for note in g.status().notes)
+    assert (g.settings.services_dir / "desired.cbor.damaged").exists()
+    g.apply(world.decide([world.sign_spec(g.spec())]))
+    g.wait_for("running")
+
+
+@pytest.mark.parametrize("frame", [b"", b"\0\0", b"\xff\xff\xff\xff", b"\0\0\0\4junk", b"\0\0\0\4\xa1\x01\x61x"])
+def test_random_frames_are_answered_or_dropped(world: World, gateway, frame: bytes) -> None:
+    """Whatever a client sends, the next one is served."""
+    g = gateway().start()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(g.settings.gateway.run_dir / "executor.sock"))
+        client.sendall(frame)
+    assert g.status().services == ()
+
+
+def test_only_the_right_users_may_speak_to_the_executor(world: World, gateway) -> None:
+    """The socket is 0600, and even with an open file mode another user is refused by its credentials."""
+    g = gateway().start()
+    path = g.settings.gateway.run_dir / "executor.sock"
+    assert path.stat().st_mode & 0o777 == 0o600
+    path.chmod(0o666)
+    for folder in (g.settings.gateway.run_dir, *g.settings.gateway.run_dir.parents):
+        if len(folder.parts) > 2:
+            folder.chmod(folder.stat().st_mode | 0o011)
+    code = f"import socket; s = socket.socket(socket.AF_UNIX); s.connect({str(path)!r}); print(s.recv(1000))"
+    done = subprocess.run(as_user(65534, [sys.executable, "-c", code]), capture_output=True, check=False)
+    assert b"user 65534 may not speak" in done.stdout, done

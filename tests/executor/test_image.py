@@ -9,8 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_layer import member, tar
-from world import World
+from executor_world import World, member, tar
 
 from gateway.executor.image import Image, ImageError, ImageStore
 from gateway.protocol.messages import ServiceSpec

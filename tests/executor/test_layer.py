@@ -8,6 +8,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from executor_world import member, tar
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,22 +16,6 @@ from gateway.executor import layer
 from gateway.executor.layer import ImageError
 
 LIMIT = 1 << 20
-
-
-def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "", mode: int = 0o644, size: int = 0) -> tarfile.TarInfo:
-    info = tarfile.TarInfo(name)
-    info.type, info.linkname, info.mode, info.size = kind, target, mode, size
-    return info
-
-
-def tar(*members: tarfile.TarInfo | tuple[tarfile.TarInfo, bytes]) -> bytes:
-    output = io.BytesIO()
-    with tarfile.open(fileobj=output, mode="w") as archive:
-        for each in members:
-            info, content = each if isinstance(each, tuple) else (each, b"")
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return output.getvalue()
 
 
 def apply(content: bytes, root: Path, limit: int = LIMIT) -> int:

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from gateway.forwarder import blob_source, blobs
+from gateway.forwarder import blob_index, blob_source, blobs
 from gateway.forwarder.blobs import BlobStore, PartialBlob, StorageFull
 from gateway.protocol import names, objects
 from gateway.protocol.errors import BlobError
@@ -75,6 +75,10 @@ def write_index(partial: PartialBlob, content: bytes) -> None:
 def write_segments(partial: PartialBlob, content: bytes, indices: range | list[int]) -> None:
     for index in indices:
         partial.write(index, content[index * PAYLOAD : (index + 1) * PAYLOAD])
+
+
+def bitmap_path(store: BlobStore, ref: BlobRef) -> Path:
+    return store.directory / "partial" / f"{ref.sha256.hex()}.bitmap"
 
 
 # --- serving
@@ -485,7 +489,7 @@ def test_a_torn_index_page_is_fetched_again(open_store: Callable[..., BlobStore]
     store.close()
     index = store.directory / "index" / ref.sha256.hex()
     wire = bytearray(index.read_bytes())
-    wire[80 + 255 * 32] ^= 1
+    wire[blob_index.HEADER.size + 255 * 32] ^= 1
     index.write_bytes(wire)
     again = open_store()
     partial = again.begin(ref)
@@ -502,8 +506,8 @@ def test_a_damaged_bitmap_claims_nothing(open_store: Callable[..., BlobStore], b
     write_segments(partial, SMALL, range(4))
     store.release(partial)
     store.close()
-    assert store.bitmap_path(ref.sha256).read_bytes() == b"\x0f"
-    store.bitmap_path(ref.sha256).write_bytes(bitmap)
+    assert bitmap_path(store, ref).read_bytes() == b"\x0f"
+    bitmap_path(store, ref).write_bytes(bitmap)
     again = open_store()
     partial = again.begin(ref)
     assert list(partial.missing()) == [0, 1, 2, 3]
@@ -547,6 +551,36 @@ def test_a_start_tidies_up(open_store: Callable[..., BlobStore]) -> None:
         reindexed.sha256.hex(),
         "README",
     }
+
+
+def test_a_renamed_network_has_its_blobs_still(open_store: Callable[..., BlobStore]) -> None:
+    """After the network's prefix was changed the blobs are indexed again under the new names."""
+    store = open_store()
+    store.add_bytes(LARGE)
+    store.release(store.begin(objects.describe_bytes(NETWORK, SMALL)))
+    store.close()
+    network = names.Network("/guifi/gracia")
+    renamed = BlobStore(store.directory, network)
+    assert renamed.complete() == [objects.describe_bytes(network, LARGE)]
+    first, digest = network.blob(hashlib.sha256(LARGE).digest()) + names.segment(0), None
+    digest = hashlib.sha256(objects.packets_of(network, LARGE)[0]).digest()
+    assert renamed.find(first, digest=digest) is not None
+    assert list((store.directory / "partial").iterdir()) == []
+    renamed.close()
+
+
+def test_closing_twice_and_releasing_late_do_no_harm(store: BlobStore) -> None:
+    """A store that is closed in the middle of a fetch keeps what has arrived."""
+    ref = objects.describe_bytes(NETWORK, SMALL)
+    partial = store.begin(ref)
+    write_index(partial, SMALL)
+    write_segments(partial, SMALL, [0, 1])
+    store.close()
+    store.release(partial)
+    store.close()
+    again = BlobStore(store.directory, NETWORK)
+    assert list(again.begin(ref).missing()) == [2, 3]
+    again.close()
 
 
 # --- room

@@ -233,7 +233,7 @@ def test_what_arrived_is_synced_on_the_way(
     claimed: list[int] = []
 
     def look(held: int, size: int) -> None:
-        path = store.bitmap_path(REF.sha256)
+        path = store.directory / "partial" / f"{REF.sha256.hex()}.bitmap"
         bits = int.from_bytes(path.read_bytes(), "big").bit_count() if path.exists() else 0
         claimed.append(held // PAYLOAD - bits)
 
@@ -473,12 +473,8 @@ def test_a_blobs_name_is_checked_by_its_hash(network: FakeNetwork, other: str) -
     """Below any network's prefix a name …/blob/<sha256> brings those bytes, or an error that names both hashes."""
     content, there = content_of(30_000), names.Network(other)
     sha256 = hashlib.sha256(content).digest()
-    wires = {
-        name: packet
-        for name, packet in zip(
-            (there.blob(sha256) + names.segment(i) for i in range(4)), objects.packets_of(there, content), strict=False
-        )
-    }
+    segments = [there.blob(sha256) + names.segment(index) for index in range(4)]
+    wires = dict(zip(segments, objects.packets_of(there, content), strict=False))
 
     def find(name: bytes, can_be_prefix: bool, digest: bytes | None) -> bytes | None:
         return wires.get(name + names.segment(0) if can_be_prefix else name)

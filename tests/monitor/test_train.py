@@ -21,7 +21,7 @@ def test_even_train() -> None:
     assert found is not None and found.is_steady and found.mbps == pytest.approx(6.4)
 
 
-@pytest.mark.parametrize("burst", [4, 10, 16, 20])
+@pytest.mark.parametrize("burst", [4, 10, 16, 20, 24, 28])
 def test_burst_is_left_out_or_seen(burst: int) -> None:
     """A burst through a token bucket is either outside the later half, or makes the train unsteady."""
     found = slope(_arrivals(32, 0.01, burst))

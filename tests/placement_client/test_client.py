@@ -333,6 +333,7 @@ def test_a_neighbour_that_answers_with_a_forged_head_is_refused_and_silenced(wor
 def test_a_poisoned_certificate_from_a_neighbour_is_replaced_by_the_controllers(world, node):
     """A neighbour whose cache holds a forged certificate cannot keep a true head out."""
     head, shelf = world.one_service(), world.new_shelf()
+    del world.shelf.packets[world.network.head_version(1, 1)]
     forged = Key.generate(world.network.controller).certify(
         world.controller.name, world.controller.spki, world.now, 1e6, "anchor"
     )
@@ -344,7 +345,8 @@ def test_a_poisoned_certificate_from_a_neighbour_is_replaced_by_the_controllers(
         await node.until(lambda: node.client.order == (1, 1))
 
     run(scenario())
-    assert node.client.session.rejected["bad certificate"] == 1
+    assert node.client.session.rejected == {"bad certificate": 1}
+    assert node.client.snapshot()["decision"]["source"] == "neighbor n2"
 
 
 def test_the_decision_waits_for_an_executor_that_is_not_there_yet(world, node):

@@ -82,6 +82,15 @@ def test_a_damaged_certificate_of_another_is_reported_and_the_rest_is_used(world
     assert list(store.problems) == ["certificates/00.ndn"]
 
 
+def test_a_lost_certificate_of_the_controller_does_not_end_the_membership(world, store):
+    """The node's own certificate need not be proven to itself; only what others say waits for the issuer's."""
+    enrol(world, store)
+    for path in (store.directory / "certificates").iterdir():
+        path.unlink()
+    assert store.load().node == "n1"
+    assert store.problems == {}
+
+
 def test_making_a_key_twice_gives_the_same_key(store):
     """A retried enrolment proves the same key, so that a reply that was lost does not spend the token."""
     assert store.make_key().name == store.make_key().name

@@ -329,6 +329,9 @@ def test_holders_are_the_parent_then_other_heads_by_distance_then_the_origin(wor
     in_force(world, session, world.head([world.section("radio", spec, ["n1<n4", "n2", "n3"])]))
     distance = {"n2": 9.0, "n3": 1.0, "n4": 5.0}
     assert session.blob_needs(distance.__getitem__)[0].holders == ("n4", "n3", "n2", "repo")
+    origin = world.session("repo")
+    in_force(world, origin, world.head([world.section("radio", spec, ["repo<repo", "n2"])]))
+    assert origin.blob_needs(near)[0].holders == ("n2",)
 
 
 @pytest.mark.parametrize("field", ["sha256", "size"])

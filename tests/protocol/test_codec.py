@@ -1,5 +1,6 @@
 """The CBOR codec: every message goes there and back, and nothing from outside breaks it."""
 
+import contextlib
 import dataclasses
 import inspect
 import types
@@ -141,7 +142,7 @@ def test_trailing_bytes_and_size_are_checked() -> None:
     with pytest.raises(MessageError, match="2 bytes after the message"):
         codec.decode(BlobRef, wire + b"\0\0")
     for end in range(len(wire)):
-        with pytest.raises(MessageError, match="^BlobRef: not CBOR"):
+        with pytest.raises(MessageError, match=r"^BlobRef: not CBOR"):
             codec.decode(BlobRef, wire[:end])
     with pytest.raises(MessageError, match=f"{len(wire)} bytes, at most 5 are accepted"):
         codec.decode(BlobRef, wire, max_bytes=5)
@@ -151,10 +152,8 @@ def test_trailing_bytes_and_size_are_checked() -> None:
 @given(st.binary(max_size=200), st.sampled_from(MESSAGES))
 def test_random_bytes_are_a_message_error(wire: bytes, cls: type) -> None:
     """Random bytes raise MessageError and nothing else."""
-    try:
+    with contextlib.suppress(MessageError):
         codec.decode(cls, wire)
-    except MessageError:
-        pass
 
 
 plain_values = st.recursive(

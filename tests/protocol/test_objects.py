@@ -1,6 +1,7 @@
 """Hash-named objects: packets fixed to the byte, and the tree of their implicit digests."""
 
 import hashlib
+import itertools
 
 import pytest
 from hypothesis import example, given
@@ -144,7 +145,7 @@ def test_level_counts(size: int) -> None:
     """Each level has a 250th of the packets below it, rounded up, to the single one on top; at most five levels."""
     counts = objects.level_counts(size)
     assert counts[0] == max(1, -(-size // PAYLOAD)) and counts[-1] == 1 and len(counts) <= 5
-    for below, above in zip(counts, counts[1:], strict=False):
+    for below, above in itertools.pairwise(counts):
         assert 250 * (above - 1) < below <= 250 * above
 
 

@@ -21,7 +21,7 @@ BAD = Answer("service-a", "", 0, 9.0, "gw-3", "[nobody] answers")
 def full() -> Results:
     results = Results(nodes=8, cache_hits=30, cache_misses=90, bytes_sent_by_repository=10, bytes_delivered=30)
     results.placements = [PlacedReplica("service-a", "gw-1", "oci", "largest sum", 12.5)]
-    results.bytes_per_link = [LinkBytes("gw-1", "gw-2", 1000, 10.0, 9.5, 1.0)]
+    results.bytes_per_link = [LinkBytes("gw-1", "gw-2", 1000, 400, 10.0, 9.5, 1.0)]
     results.http = [GOOD, BAD]
     return results
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import io
 import json
 import os
 import pickle
@@ -160,13 +161,12 @@ class Gateway:
         code = (
             "import pickle, sys; from gateway.executor.agent import main; sys.exit(main(pickle.load(sys.stdin.buffer)))"
         )
-        user = {"user": self.user, "group": self.user, "extra_groups": []} if self.user else {}
+        command = [sys.executable, "-c", code]
         self.process = subprocess.Popen(
-            [sys.executable, "-c", code],
+            as_user(self.user, command) if self.user else command,
             stdin=subprocess.PIPE,
             cwd=ROOT,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
-            **user,
         )
         self.process.stdin.write(pickle.dumps(self.settings))
         self.process.stdin.close()
@@ -236,6 +236,37 @@ class Gateway:
         for pid in self.processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+
+def as_user(uid: int, command: list[str]) -> list[str]:
+    """The command as another user, who may use this interpreter even when it lies in root's home.
+
+    In a mount namespace of its own an unreadable directory above the interpreter is replaced by an empty one that
+    holds the interpreter's directories only.
+    """
+    script, prefix = [], Path(sys.base_prefix).resolve()
+    hidden = next((p for p in reversed(prefix.parents) if not p.stat().st_mode & 0o001), None)
+    if hidden:
+        script = [f"mount --bind {prefix} /mnt", f"mount -t tmpfs -o mode=755 tmpfs {hidden}"]
+        script += [f"mkdir -p {prefix}", f"mount --bind /mnt {prefix}", "umount /mnt"]
+    drop = f"setpriv --reuid={uid} --regid={uid} --clear-groups"
+    return ["unshare", "-m", "sh", "-c", " && ".join([*script, f'exec {drop} -- "$0" "$@"']), *command]
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "", mode: int = 0o644, size: int = 0) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.mode, info.size = kind, target, mode, size
+    return info
+
+
+def tar(*members: tarfile.TarInfo | tuple[tarfile.TarInfo, bytes]) -> bytes:
+    output = io.BytesIO()
+    with tarfile.open(fileobj=output, mode="w") as archive:
+        for each in members:
+            info, content = each if isinstance(each, tuple) else (each, b"")
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return output.getvalue()
 
 
 def wait_until(condition, timeout_s: float, explain=lambda: "") -> None:

@@ -1,0 +1,62 @@
+from controller.monitoring.network import NetworkState
+from tests.controller.fakes import report
+
+
+def known(*nodes: str) -> NetworkState:
+    state = NetworkState(10.0)
+    state.know(dict.fromkeys(nodes), 0.0)
+    return state
+
+
+def test_every_node_is_asked_once_an_interval() -> None:
+    """New nodes are due at once, then again after the interval from their answer."""
+    state = known("a", "b")
+    assert state.due(0.0) == ["a", "b"] and state.due(0.0) == []
+    state.heard("a", report("a"), 2.0)
+    assert state.next_deadline() == 10.0
+    assert state.due(10.0) == ["b"] and state.due(12.0) == ["a"]
+
+
+def test_silent_node_is_asked_again_soon_then_less_often() -> None:
+    """Retries double from a second up to the interval, and an answer ends them."""
+    state = known("a")
+    waits, now = [], 0.0
+    for _ in range(6):
+        state.failed("a", now)
+        deadline = state.next_deadline()
+        assert deadline is not None
+        waits.append(deadline - now)
+        now = deadline
+    assert waits == [1.0, 2.0, 4.0, 8.0, 10.0, 10.0]
+    state.heard("a", report("a"), now)
+    state.failed("a", now)
+    assert state.next_deadline() == now + 1.0
+
+
+def test_node_is_lost_after_three_missed_reports() -> None:
+    """Up to three intervals of silence a node is live; the same old report is no sign of life."""
+    state = known("a", "b")
+    state.heard("a", report("a"), 5.0)
+    assert set(state.live(35.0)) == {"a"} and state.next_loss(6.0) == 35.0
+    state.heard("a", None, 34.0)
+    assert set(state.live(35.1)) == set() and state.lost(40.0) == {"a": 35.0}
+    state.heard("a", report("a", sequence=2), 50.0)
+    assert set(state.live(50.0)) == {"a"} and state.lost(50.0) == {}
+
+
+def test_node_that_reports_seldom_has_more_time_but_not_without_end() -> None:
+    """A node's own interval counts when it is longer, up to ten times ours."""
+    state = known("a", "b")
+    state.heard("a", report("a", interval_s=60.0), 0.0)
+    state.heard("b", report("b", interval_s=1e12), 0.0)
+    assert set(state.live(179.0)) == {"a", "b"} and set(state.lost(181.0)) == {"a"}
+    assert set(state.lost(301.0)) == {"a", "b"}
+
+
+def test_restart_gives_every_node_time_to_be_heard() -> None:
+    """Reports from the database count as heard now, so that a restart moves nothing; unknown nodes are forgotten."""
+    state = NetworkState(10.0)
+    state.know({"a": report("a"), "b": None}, 1000.0)
+    assert set(state.live(1029.0)) == {"a"} and set(state.lost(1031.0)) == {"a"}
+    state.know({"b": None}, 1031.0)
+    assert state.lost(1031.0) == {} and state.due(1031.0) == ["b"]

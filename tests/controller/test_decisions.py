@@ -1,0 +1,171 @@
+from dataclasses import replace
+
+from hypothesis import given, strategies
+
+from controller import decisions
+from controller.decisions import Wanted
+from controller.placement import ClusterHead, Member, Placement
+from gateway.protocol.messages import BlobRef, PlacedHead, Section, ServiceSpec
+from tests.controller.fakes import report
+
+BLOB = BlobRef(b"\1" * 32, 1, b"\2" * 32)
+WANTED = Wanted(ServiceSpec("web", 3, "main", BLOB, (BLOB,)), b"\x08\x01s", b"d" * 32)
+PAIRS = {
+    ("o", "a"): 10.0,
+    ("a", "b"): 20.0,
+    ("o", "b"): 5.0,
+    ("b", "c"): 7.0,
+    ("o", "c"): 7.0,
+    ("a", "x"): 3.0,
+    ("b", "x"): 4.0,
+}
+
+
+def bandwidth(source: str, destination: str) -> float:
+    return PAIRS.get((source, destination), 0.0)
+
+
+def placement(heads: dict[str, float], members: dict[str, str], algorithm: str = "basp") -> Placement:
+    return Placement(
+        algorithm,
+        "airtime",
+        len(heads),
+        0,
+        tuple(ClusterHead(node, "widest", mbps) for node, mbps in heads.items()),
+        {node: Member(head, 1.0) for node, head in members.items()},
+        {"r": "no runtime"},
+        (),
+        ("s",),
+        1.0,
+        0.0,
+    )
+
+
+def reports(*nodes: str) -> dict[str, decisions.NodeReport]:
+    return {node: report(node, addresses=(f"tcp4://10.0.0.{at}:6363",)) for at, node in enumerate(nodes)}
+
+
+def test_section_tells_everything_that_gateways_need() -> None:
+    """Heads with reason, address and parent, stand-bys, members, and the specification by name and digest."""
+    made = placement({"a": 3.0, "b": 4.0}, {"x": "b"})
+    section = decisions.section_of(WANTED, made, "o", reports("o", "a", "b", "x"), bandwidth, "snap")
+    assert section == Section(
+        "web",
+        "",
+        WANTED.specification,
+        WANTED.digest,
+        "basp",
+        "snap",
+        "o",
+        (PlacedHead("a", "widest", 3.0, "10.0.0.1", "o"), PlacedHead("b", "widest", 4.0, "10.0.0.2", "a")),
+        ("s",),
+        {"x": "b"},
+    )
+
+
+def test_image_travels_over_the_widest_paths() -> None:
+    """Each head asks the nearest that has the image; an equal path prefers the origin; an unreached one asks the origin."""
+    tree = decisions.delivery_tree("o", ["c", "b", "a", "far"], bandwidth)
+    assert tree == {"a": "o", "b": "a", "c": "o", "far": "o"}
+    assert decisions.delivery_tree("o", ["o", "a"], bandwidth) == {"o": "", "a": "o"}
+
+
+@given(strategies.dictionaries(strategies.tuples(*[strategies.sampled_from("oabcde")] * 2), strategies.floats(0, 99)))
+def test_delivery_is_a_tree_from_the_origin(rates: dict[tuple[str, str], float]) -> None:
+    """Whatever the bandwidths, following parents from any head ends at the origin."""
+    heads = ["a", "b", "c", "d", "e"]
+    tree = decisions.delivery_tree("o", heads, lambda i, j: rates.get((i, j), 0.0))
+    for node in heads:
+        steps = 0
+        while node != "o":
+            node, steps = tree[node], steps + 1
+            assert steps <= len(heads)
+
+
+def test_members_go_to_their_best_head() -> None:
+    """A node without a path to any head is nobody's member."""
+    assert decisions.attach(["a", "b"], ["a", "b", "x", "y"], bandwidth) == {"x": "b"}
+    assert decisions.mean_bandwidth(["a", "b"], ["a", "b", "x", "y"], bandwidth) == 2.0
+    assert decisions.mean_bandwidth([], [], bandwidth) == 0.0
+
+
+def test_heads_move_only_for_a_reason() -> None:
+    """A small gain moves nothing; a large one, a lost or refused head, another k or algorithm does."""
+    old = Section("web", "", b"", b"", "basp", heads=(PlacedHead("a"),))
+    live = reports("a", "b", "x")
+    move = decisions.should_move
+    assert not move(old, placement({"a": 1.0}, {}), live, bandwidth)
+    assert move(old, placement({"b": 1.0}, {}), live, lambda i, j: 9.0 if i == "b" else 1.0)
+    assert not move(old, placement({"b": 1.0}, {}), live, lambda i, j: 1.1 if i == "b" else 1.0)
+    assert move(old, placement({"b": 1.0}, {}), reports("b", "x"), lambda i, j: 1.0)
+    assert move(old, replace(placement({"b": 1.0}, {}), refused={"a": "no"}), live, lambda i, j: 1.0)
+    assert move(old, placement({"a": 1.0, "b": 1.0}, {}), live, lambda i, j: 1.0)
+    assert move(old, placement({"b": 1.0}, {}, "kmeans"), live, lambda i, j: 1.0)
+    shuffled = replace(old, algorithm="random")
+    assert not move(shuffled, placement({"b": 1.0}, {}, "random"), live, lambda i, j: 9.0 if i == "b" else 1.0)
+
+
+def test_kept_heads_serve_the_network_as_it_is_now() -> None:
+    """Heads and reasons stay; members, addresses, parents and figures are computed anew."""
+    old = Section(
+        "web",
+        "",
+        b"",
+        b"",
+        "basp",
+        "snap",
+        "o",
+        (PlacedHead("a", "why", 1.0, "old"), PlacedHead("b", "why2")),
+        ("s", "x"),
+        {},
+    )
+    kept = decisions.kept_section(old, WANTED, "o", reports("o", "a", "b", "x"), bandwidth)
+    assert [(h.node, h.reason, h.bandwidth_mbps, h.address, h.parent) for h in kept.heads] == [
+        ("a", "why", 0.0, "10.0.0.1", "o"),
+        ("b", "why2", 4.0, "10.0.0.2", "a"),
+    ]
+    assert kept.members == {"x": "b"} and kept.standbys == ("x",) and kept.snapshot == "snap"
+
+
+def test_figures_alone_are_no_new_decision() -> None:
+    """Two sections that differ in bandwidth, reason and snapshot only say the same; another head or parent does not."""
+    one = Section("web", "", b"", b"", heads=(PlacedHead("a", "r", 1.0, "x", "o"),), snapshot="1")
+    same = replace(one, snapshot="2", heads=(PlacedHead("a", "other", 2.0, "x", "o"),))
+    assert decisions.same_decision(one, same)
+    assert not decisions.same_decision(one, replace(one, heads=(PlacedHead("a", "r", 1.0, "x", "b"),)))
+    assert not decisions.same_decision(one, replace(one, members={"x": "a"}))
+
+
+def test_address_is_one_that_others_can_reach() -> None:
+    """Hosts of URIs and bare addresses count; sockets, wildcards, link-local and, if there is another, loopback do not."""
+    cases = {
+        ("unix:///run/x", "tcp4://0.0.0.0:6363", "fe80::1", "10.1.2.3"): "10.1.2.3",
+        ("tcp6://[2001:db8::7]:6363",): "2001:db8::7",
+        ("127.0.0.1", "192.168.1.4"): "192.168.1.4",
+        ("127.0.0.1",): "127.0.0.1",
+        ("tcp4://127.64.3.10:6363",): "127.64.3.10",
+        ("tcp4://[bad",): "",
+        (): "",
+    }
+    for addresses, host in cases.items():
+        assert decisions.address_of(report("n", addresses=addresses)) == host
+    assert decisions.address_of(None) == ""
+
+
+def test_small_changes_of_bandwidth_are_none() -> None:
+    """A quarter more or less is noise; more than that, a new link and a lost one are changes."""
+    before = {("a", "b"): 10.0, ("b", "a"): 10.0, ("a", "c"): 1.0}
+    after = {("a", "b"): 12.0, ("b", "a"): 14.0, ("c", "a"): 1.0}
+    assert decisions.changed_links(before, after) == [("a", "c"), ("b", "a"), ("c", "a")]
+    assert decisions.changed_links(before, before) == []
+
+
+def test_head_lists_sections_in_a_fixed_order_and_orders_go_up() -> None:
+    """The same sections give the same head; versions count up within an epoch and start again in a new one."""
+    sections = [(Section(name, "", b"", b""), BLOB) for name in ("b", "a")]
+    head = decisions.compose_head("/net", (1, 2), 5.0, 10.0, sections)
+    assert [ref.service for ref in head.sections] == ["a", "b"] and head.expires == 15.0
+    assert decisions.next_order(1, None) == (1, 1)
+    assert decisions.next_order(1, (1, 7)) == (1, 8)
+    assert decisions.next_order(3, (1, 7)) == (3, 1)
+    assert decisions.next_order(1, (3, 7)) == (3, 8)

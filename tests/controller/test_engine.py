@@ -1,0 +1,249 @@
+import json
+from contextlib import closing
+
+import pytest
+
+from controller import workspace
+from controller.engine import Engine, View
+from controller.errors import ControllerError
+from controller.repository.publication import Publication
+from controller.repository.service_file import ServiceFile
+from gateway.protocol import codec, keys
+from gateway.protocol.messages import BlobRef, Head, NodeReport, Section, ServiceStatus
+from tests.controller.fakes import NOW, Home, report
+
+BLOB = BlobRef(b"\1" * 32, 1, b"\2" * 32)
+DAY = 86400.0
+
+
+class Network:
+    """A line origin - a - b - c whose links carry what `rates` says, and the engine that sees it."""
+
+    def __init__(self, home: Home, engine: Engine) -> None:
+        self.home, self.engine = home, engine
+        self.rates = {("origin", "a"): 10.0, ("a", "b"): 8.0, ("b", "c"): 6.0}
+        self.statuses: dict[str, ServiceStatus] = {}
+
+    def reports(self, *without: str) -> dict[str, NodeReport]:
+        found = {}
+        for node in ("origin", "a", "b", "c"):
+            links = {
+                other: mbps for pair, mbps in self.rates.items() if node in pair for other in pair if other != node
+            }
+            status = (self.statuses[node],) if node in self.statuses else ()
+            if node not in without:
+                found[node] = report(node, links, services=status)
+        return found
+
+    def view(self, *lost: str) -> View:
+        return View(self.reports(*lost), dict.fromkeys(lost, 99.0))
+
+    def decide(self, *lost: str) -> Head | None:
+        return self.engine.decide(self.view(*lost), "test", NOW)
+
+    def deploy(self, name: str = "web", **fields: object) -> None:
+        from controller.repository.deployment import deploy
+
+        self.home.store.publish("img:1", codec.encode(Publication("img:1", BLOB, (BLOB,))), NOW)
+        wanted = ServiceFile.model_validate({"name": name, "image": "img:1", "replicas": 2} | fields)
+        deploy(self.home.store, self.home.authority, wanted, NOW)
+
+    def section(self, service: str = "web") -> Section:
+        rows = [codec.decode(Section, d.section) for d in self.home.store.decisions()]
+        return next(row for row in rows if row.service == service)
+
+    def heads(self) -> set[str]:
+        return {head.node for head in self.section().heads}
+
+    def notes(self) -> dict[str, object]:
+        return dict(json.loads(self.home.store.decisions()[0].notes))
+
+
+@pytest.fixture
+def network(home: Home) -> Network:
+    with closing(workspace.open_blobs(home.settings)) as blobs:
+        engine = Engine(home.authority, home.store, blobs, "origin", "", 7 * DAY)
+        yield Network(home, engine)
+
+
+def test_decision_is_signed_and_its_sections_are_blobs(network: Network) -> None:
+    """The head verifies as the controller's, and each section it names is in the blob store under its hash."""
+    network.deploy()
+    head = network.decide()
+    assert head is not None and head.order == (1, 1)
+    row = network.home.store.head()
+    assert row is not None
+    packet = network.home.authority.trust.verify(row.wire)
+    assert packet.name == network.home.network.head_version(1, 1)
+    (ref,) = codec.decode(Head, packet.content).sections
+    content = network.engine._blobs.path(ref.blob.sha256).read_bytes()  # type: ignore[attr-defined]
+    section = codec.decode(Section, content)
+    assert section == network.section() and len(section.heads) == 2
+    spec = keys.parse(network.home.store.services()[0].wire)
+    assert (section.specification, section.specification_digest) == (spec.name, spec.digest)
+
+
+def test_nothing_new_makes_no_new_head(network: Network) -> None:
+    """The same view again, and one whose figures moved a little, leave the head as it is."""
+    network.deploy()
+    assert network.decide() is not None
+    assert network.engine.reason_to_look(network.view()) == ""
+    assert network.decide() is None
+    network.rates[("a", "b")] = 8.5
+    assert network.engine.reason_to_look(network.view()) == ""
+    assert network.decide() is None
+
+
+def test_lost_head_is_replaced_at_once(network: Network) -> None:
+    """A head that is not heard any more is no head in the next decision, and the reason is kept."""
+    network.deploy()
+    network.decide()
+    gone = sorted(network.heads() - {"origin"})[0]
+    assert network.engine.reason_to_look(network.view(gone)) == f"lost {gone}"
+    head = network.decide(gone)
+    assert head is not None and head.order == (1, 2)
+    assert gone not in network.heads() and len(network.heads()) == 2
+    assert "not heard for 99 s" in str(network.notes()["refused"])
+
+
+def test_controller_that_is_cut_off_moves_nothing(network: Network) -> None:
+    """When most nodes fall silent at once, the decision stays: it is more likely we who are away."""
+    network.deploy()
+    network.decide()
+    before = network.section()
+    assert network.engine.reason_to_look(network.view("a", "b", "c")) == ""
+    assert network.decide("a", "b", "c") is None
+    assert network.section() == before
+    assert "cut off" in str(network.notes()["kept"])
+
+
+def test_service_with_volumes_stays_with_a_silent_head(network: Network) -> None:
+    """Silence alone moves no service that writes to volumes: two writers would be worse than none."""
+    network.deploy(volumes=["data"])
+    network.decide()
+    gone = sorted(network.heads() - {"origin"})[0]
+    before = network.heads()
+    network.decide(gone)
+    assert network.heads() == before and "may still write" in str(network.notes()["kept"])
+
+
+def test_measured_bandwidth_moves_a_service(network: Network) -> None:
+    """When the link to a head collapses by measurement, the service moves to where its members reach it."""
+    network.deploy(replicas=1)
+    network.decide()
+    before = network.heads()
+    for pair in network.rates:
+        network.rates[pair] = 0.1 if before & set(pair) else 50.0
+    assert "links changed" in network.engine.reason_to_look(network.view())
+    assert network.decide() is not None and network.heads() != before
+
+
+def test_refusal_by_the_owner_is_respected_and_not_forgotten(network: Network) -> None:
+    """A node that refuses is no head; after the service moved away it is not tried again with the same version."""
+    network.deploy(replicas=1)
+    network.decide()
+    (first,) = network.heads()
+    network.statuses[first] = ServiceStatus("web", 1, "refused", reason="provider main is not allowed")
+    network.decide()
+    assert first not in network.heads()
+    del network.statuses[first]
+    network.rates[("a", "b")] = 80.0
+    network.decide()
+    assert first not in network.heads()
+    assert "provider main is not allowed" in str(network.notes()["refused"])
+    network.deploy(replicas=1, environment={"A": "1"})
+    network.decide()
+    assert first not in network.notes()["refusals"]  # type: ignore[operator]
+
+
+def test_fewer_nodes_than_replicas_runs_on_those_there_are(network: Network) -> None:
+    """A service gets the heads that exist, with a note, and the rest when they come."""
+    network.deploy(replicas=4, constraints={"exclude": ["origin"]})
+    network.decide()
+    assert network.heads() == {"a", "b", "c"} and "3 of 4 replicas" in str(network.notes()["problem"])
+
+
+def test_service_that_nobody_may_run_is_told_and_does_no_harm(network: Network) -> None:
+    """A constraint that nothing satisfies gives a section without heads; other services are placed."""
+    network.deploy("impossible", constraints={"labels": ["submarine"]})
+    network.deploy()
+    assert network.decide() is not None
+    assert network.section("impossible").heads == () and len(network.heads()) == 2
+
+
+def test_no_node_heard_yet_is_no_decision_on_a_service(network: Network) -> None:
+    """Before the first report a service is placed nowhere, and no section says so to anybody."""
+    network.deploy()
+    head = network.engine.decide(View({}), "start", NOW)
+    assert head is not None and head.sections == ()
+    assert "no node" in json.loads(network.home.store.meta("unplaced"))["web"]["problem"]
+
+
+def test_removed_service_leaves_the_head(network: Network) -> None:
+    """After undeployment the next head has no section of the service."""
+    network.deploy()
+    network.decide()
+    network.home.store.undeploy("web")
+    head = network.decide()
+    assert head is not None and head.sections == () and head.order == (1, 2)
+
+
+def test_head_is_renewed_before_it_expires(network: Network) -> None:
+    """At half its lifetime the same decision is signed again; the clock going back never shortens `issued`."""
+    network.deploy()
+    first = network.decide()
+    assert first is not None and network.engine.renew(NOW + 3 * DAY) is None
+    second = network.engine.renew(NOW + 4 * DAY)
+    assert second is not None and second.sections == first.sections and second.order == (1, 2)
+    assert second.expires == NOW + 11 * DAY
+    network.home.store.undeploy("web")
+    third = network.decide()
+    assert third is not None and third.issued == second.issued
+
+
+def test_raised_epoch_starts_new_versions_at_once(network: Network) -> None:
+    """After the anchor raised the epoch the same decision is signed in it."""
+    network.deploy()
+    network.decide()
+    network.home.authority.raise_epoch(5)
+    head = network.decide()
+    assert head is not None and head.order == (5, 1)
+
+
+def test_forged_specification_in_the_database_is_not_decided(network: Network) -> None:
+    """A service that its provider did not sign is left out, however it came into the database."""
+    from gateway.protocol.messages import ServiceSpec
+
+    forger = keys.Key.load(network.home.settings.state_dir / "controller.key")
+    spec = ServiceSpec("evil", 1, "main", BLOB, (BLOB,))
+    name = network.home.network.service("main", "evil", 1)
+    network.home.store.deploy("evil", 1, "main", forger.sign(name, codec.encode(spec)), NOW)
+    head = network.decide()
+    assert head is not None and head.sections == ()
+
+
+def test_head_that_does_not_fit_is_an_error_and_the_last_one_stays(network: Network) -> None:
+    """Too many services for one packet stop the decision with a message, not the controller."""
+    network.deploy()
+    network.decide()
+    for at in range(60):
+        network.deploy(f"{at:02}" + "x" * 60, replicas=1)
+    with pytest.raises(ControllerError, match="a head of 61 sections is too large"):
+        network.decide()
+    head = network.engine.current()
+    assert head is not None and head.order == (1, 1) and len(head.sections) == 1
+
+
+def test_old_sections_are_removed_from_the_repository(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What no kept head names any more takes no room for ever; what one still names stays."""
+    from controller import store
+
+    monkeypatch.setattr(store, "HEADS_KEPT", 2)
+    network.deploy()
+    blobs = []
+    for nodes in ("origin", "a", "b", "c", "origin"):
+        network.deploy(constraints={"exclude": [nodes]})
+        head = network.decide()
+        assert head is not None
+        blobs.append(head.sections[0].blob.sha256)
+    assert [network.engine._blobs.has(blob) for blob in blobs] == [False, False, False, True, True]
