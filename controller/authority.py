@@ -109,6 +109,11 @@ def node_key_name(network: names.Network, node: str, spki: bytes) -> Name:
     return network.node(node) + keys.KEY + names.component(hashlib.sha256(spki).digest()[:8])
 
 
+def key_hash(certificate: bytes) -> bytes:
+    """What a revocation says of a certificate's key: the SHA-256 of its name."""
+    return hashlib.sha256(keys.key_name_of(keys.parse(certificate).name)).digest()
+
+
 def sign_service(state_dir: Path, network: names.Network, spec: ServiceSpec) -> bytes:
     """A specification signed by its provider; raises ControllerError when the key is missing or it is too large."""
     path = state_dir / "providers" / f"{spec.provider}.key"

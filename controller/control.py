@@ -65,7 +65,7 @@ class ControlServer:
             return
         self._writers.add(writer)
         try:
-            while line := await asyncio.wait_for(reader.readline(), IDLE_S):
+            while line := await _read_line(reader):
                 _write(writer, await self._answer(line, writer))
                 await writer.drain()
         except (TimeoutError, ConnectionError, ValueError):
@@ -93,6 +93,11 @@ class ControlServer:
         except Exception:
             log.exception("the command %s failed", name)
             return {"ok": False, "error": f"{name} failed; the controller's log says why"}
+
+
+async def _read_line(reader: asyncio.StreamReader) -> bytes:
+    async with asyncio.timeout(IDLE_S):
+        return await reader.readline()
 
 
 def _write(writer: asyncio.StreamWriter, message: dict[str, Any]) -> None:

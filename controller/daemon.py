@@ -331,8 +331,10 @@ def _discard(_result: object) -> None:
 
 
 async def _wait(event: asyncio.Event, timeout_s: float) -> None:
+    # Not wait_for(), which before Python 3.12 loses a cancellation that comes together with the event.
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), timeout_s)
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
     event.clear()
 
 

@@ -18,6 +18,8 @@ PathBandwidth = Callable[[str, str], float]
 
 # A placement moves only if its members gain this share of bandwidth; below that, measurements wander by themselves.
 MOVE_GAIN = 0.15
+# Bandwidth alone moves nothing that was moved so short a time ago: fetching the image changes what is measured.
+HOLD_S = 60.0
 # A link counts as changed when its bandwidth differs by this share of the greater value.
 LINK_CHANGE = 0.25
 
@@ -98,15 +100,21 @@ def mean_bandwidth(heads: Sequence[str], nodes: Iterable[str], bandwidth: PathBa
     return sum(reached) / len(reached) if reached else 0.0
 
 
-def should_move(previous: Section, placement: Placement, reports: Mapping[str, NodeReport], f: PathBandwidth) -> bool:
-    """Whether new heads are worth the move: an old one is gone or refused, or members gain enough."""
+def should_move(
+    previous: Section, placement: Placement, reports: Mapping[str, NodeReport], f: PathBandwidth, age_s: float
+) -> bool:
+    """Whether new heads are worth the move: an old one is gone or refused, or members gain enough.
+
+    `age_s` is how long the old ones have been heads.
+    """
     old = [head.node for head in previous.heads]
     new = [head.node for head in placement.heads]
     if any(node not in reports or node in placement.refused for node in old) or len(old) != len(new):
         return True
     if placement.algorithm != previous.algorithm:
         return True
-    if placement.algorithm == "random":
+    is_measured = all(head.bandwidth_mbps > 0 for head in previous.heads)
+    if placement.algorithm == "random" or (is_measured and age_s < HOLD_S):
         return False
     return mean_bandwidth(new, reports, f) > (1 + MOVE_GAIN) * mean_bandwidth(old, reports, f)
 

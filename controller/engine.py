@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -64,15 +65,17 @@ class Engine:
         self.origin, self.zone, self.lifetime_s = origin, zone, lifetime_s
         self._links: Links = {}
         self._nodes: frozenset[str] = frozenset()
-        self.problem = ""
+        # When placements that rest are to be looked at again.
+        self._recheck = math.inf
 
     def current(self) -> Head | None:
         """The newest head; None before the first."""
         row = self._store.head()
         return None if row is None else codec.decode(Head, keys.parse(row.wire).content)
 
-    def reason_to_look(self, view: View) -> str:
+    def reason_to_look(self, view: View, now: float | None = None) -> str:
         """Why placements should be computed again for this view; empty when nothing has changed enough."""
+        moment = time.time() if now is None else now
         if view.is_cut_off:
             return ""
         nodes = frozenset(view.reports)
@@ -80,6 +83,8 @@ class Engine:
             return f"lost {', '.join(gone)}"
         if new := sorted(nodes - self._nodes):
             return f"new {', '.join(new)}"
+        if moment >= self._recheck:
+            return "bandwidth changed a while ago, and still is"
         if changed := decisions.changed_links(self._links, _links(_topology(view))):
             return f"{len(changed)} links changed, {changed[0][0]} -> {changed[0][1]} among them"
         return ""
@@ -91,15 +96,13 @@ class Engine:
         """
         moment = time.time() if now is None else now
         previous = {(d.service, d.zone): d for d in self._store.decisions()}
+        self._recheck = math.inf
         topology = _topology(view)
         bandwidth = _path_bandwidth(topology)
-        snapshot = (
-            f"{len(topology)} nodes, {len(topology.rates_mbps)} links, {time.strftime('%FT%TZ', time.gmtime(moment))}"
-        )
         outcomes: dict[tuple[str, str], _Outcome] = {}
         for wanted in self._wanted():
             place = (wanted.spec.name, wanted.zone)
-            outcomes[place] = self._decide_service(wanted, previous.get(place), view, topology, bandwidth, snapshot)
+            outcomes[place] = self._decide_service(wanted, previous.get(place), view, topology, bandwidth, moment)
         self._links, self._nodes = _links(topology), frozenset(view.reports)
         return self._publish(outcomes, previous, why, moment)
 
@@ -133,7 +136,7 @@ class Engine:
         view: View,
         topology: Topology,
         bandwidth: PathBandwidth,
-        snapshot: str,
+        moment: float,
     ) -> _Outcome:
         previous, notes = _read(before)
         refusals = _refusals(wanted, notes if _same_version(previous, wanted) else {}, view.reports)
@@ -146,10 +149,15 @@ class Engine:
             section = previous if previous is not None and _same_version(previous, wanted) else None
             return _Outcome(section, {"problem": str(error), "refusals": refusals})
         notes = _notes(placement, wanted, refusals, view)
-        keep = _same_version(previous, wanted) and previous is not None
-        if keep and previous is not None and not decisions.should_move(previous, placement, view.reports, bandwidth):
-            section = decisions.kept_section(previous, wanted, self.origin, view.reports, bandwidth)
-        else:
+        section = None
+        if previous is not None and before is not None and previous.heads:
+            age_s = moment - before.decided
+            if not decisions.should_move(previous, placement, view.reports, bandwidth, age_s):
+                section = decisions.kept_section(previous, wanted, self.origin, view.reports, bandwidth)
+                if decisions.should_move(previous, placement, view.reports, bandwidth, decisions.HOLD_S):
+                    self._recheck = min(self._recheck, before.decided + decisions.HOLD_S)
+        if section is None:
+            snapshot = _snapshot(topology, moment)
             section = decisions.section_of(wanted, placement, self.origin, view.reports, bandwidth, snapshot)
         return _Outcome(section, notes)
 
@@ -171,12 +179,14 @@ class Engine:
                 rows.append((known, replace(before, notes=json.dumps(outcome.notes))))
                 continue
             changed = True
-            rows.append((section, Decision(*place, codec.encode(section), json.dumps(outcome.notes), now)))
+            decided = before.decided if before is not None and _same_heads(known, section) else now
+            rows.append((section, Decision(*place, codec.encode(section), json.dumps(outcome.notes), decided)))
         self._store.set_meta(
             "unplaced", json.dumps({f"{s}": o.notes for (s, _), o in outcomes.items() if not o.section})
         )
         head = self.current()
-        if not changed and head is not None and self._authority.epoch() <= head.epoch:
+        changed = changed or head is None or self._authority.epoch() > head.epoch
+        if not changed and head is not None and head.revocations == self._store.revocations():
             self._store.update_notes([decision for _, decision in rows])
             return None
         return self._sign(rows, why, now)
@@ -189,7 +199,8 @@ class Engine:
         order = decisions.next_order(self._authority.epoch(), None if last is None else last.order)
         issued = max(now, last.issued) if last is not None else now
         sections = [(section, self._blobs.add_bytes(decision.section)) for section, decision in rows]
-        head = decisions.compose_head(self._authority.network.uri, order, issued, self.lifetime_s, sections)
+        network, revocations = self._authority.network.uri, self._store.revocations()
+        head = decisions.compose_head(network, order, issued, self.lifetime_s, sections, revocations)
         wire = self._authority.sign_head(head)
         dropped = self._store.save_head(order, wire, issued, why, [decision for _, decision in rows])
         self._forget(dropped)
@@ -216,6 +227,10 @@ def _read(decision: Decision | None) -> tuple[Section | None, dict[str, Any]]:
         return codec.decode(Section, decision.section), dict(json.loads(decision.notes))
     except (MessageError, ValueError) as error:
         raise ControllerError(f"the stored decision on {decision.service} cannot be read: {error}") from error
+
+
+def _same_heads(one: Section | None, other: Section) -> bool:
+    return one is not None and {head.node for head in one.heads} == {head.node for head in other.heads}
 
 
 def _same_version(previous: Section | None, wanted: Wanted) -> bool:
@@ -267,6 +282,11 @@ def _topology(view: View) -> Topology:
     from controller.placement import from_reports
 
     return from_reports(list(view.reports.values()))
+
+
+def _snapshot(topology: Topology, moment: float) -> str:
+    stamp = time.strftime("%FT%TZ", time.gmtime(moment))
+    return f"{len(topology)} nodes, {len(topology.rates_mbps)} links, {stamp}"
 
 
 def _links(topology: Topology) -> Links:

@@ -118,7 +118,8 @@ def _identity_dir(places: Places, settings: Settings) -> Path:
         option = section.get(name) if section is not None else None
         if option is not None and option.values[-1] != expected:
             raise ControllerError(
-                f"{places.gateway_config}:{option.line} is kept, and its {name} is {option.values[-1]!r}, not {expected!r}"
+                f"{places.gateway_config}:{option.line} is kept, and its {name} is {option.values[-1]!r}, "
+                f"not {expected!r}"
             )
     option = section.get("state_dir") if section is not None else None
     return Path(option.values[-1]) if option is not None else places.gateway_state_dir

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from controller.monitoring.network import MISSED_REPORTS
+from controller.records import NodeRow
 from controller.repository.publication import Publication
-from controller.store import NodeRow, Store
+from controller.store import Store
 from gateway.protocol import codec, keys, names
 from gateway.protocol.errors import ProtocolError
 from gateway.protocol.messages import Bandwidth, Head, LinkReport, NodeReport, Section, ServiceSpec, ServiceStatus

@@ -15,11 +15,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, Select, String, create_engine, delete, event, func, make_url, select, text, update
+from sqlalchemy import Engine, Select, create_engine, delete, event, func, make_url, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import Session
 
 from controller.errors import StoreError
+from controller.records import (
+    Base,
+    BootRow,
+    DecisionRow,
+    HeadRow,
+    MetaRow,
+    NodeRow,
+    PublicationRow,
+    ReportRow,
+    RevocationRow,
+    ServiceRow,
+    TokenRow,
+)
 
 SCHEMA_VERSION = 1
 # A day of reports at the default interval of 30 s; a report of a dozen links has about 1 kB.
@@ -27,100 +40,6 @@ HISTORY_PER_NODE = 2880
 # Boot ids are remembered so that reports of an earlier boot cannot be replayed; a row has some 40 bytes.
 BOOTS_PER_NODE = 1024
 HEADS_KEPT = 64
-
-
-class Base(DeclarativeBase):
-    pass
-
-
-class MetaRow(Base):
-    __tablename__ = "meta"
-    key: Mapped[str] = mapped_column(String, primary_key=True)
-    value: Mapped[str]
-
-
-class NodeRow(Base):
-    """An enrolled node, and the newest report that was accepted from it; times are Unix time of this machine."""
-
-    __tablename__ = "node"
-    name: Mapped[str] = mapped_column(String, primary_key=True)
-    certificate: Mapped[bytes]
-    enrolled: Mapped[float]
-    boot_id: Mapped[str | None]
-    sequence: Mapped[int] = mapped_column(default=0)
-    received: Mapped[float | None]
-    report: Mapped[bytes | None]
-    problem: Mapped[str] = mapped_column(default="")
-
-
-class BootRow(Base):
-    __tablename__ = "boot"
-    node: Mapped[str] = mapped_column(String, primary_key=True)
-    boot_id: Mapped[str] = mapped_column(String, primary_key=True)
-    seen: Mapped[float]
-
-
-class ReportRow(Base):
-    __tablename__ = "report"
-    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
-    node: Mapped[str] = mapped_column(String, index=True)
-    boot_id: Mapped[str]
-    sequence: Mapped[int]
-    received: Mapped[float]
-    content: Mapped[bytes]
-
-
-class TokenRow(Base):
-    """A token that was given out. Its secret is the key of an HMAC, so it cannot be stored hashed."""
-
-    __tablename__ = "token"
-    id: Mapped[str] = mapped_column(String, primary_key=True)
-    node: Mapped[str]
-    secret: Mapped[bytes]
-    expires: Mapped[float]
-    used: Mapped[float | None]
-    public_key: Mapped[bytes | None]
-
-
-class PublicationRow(Base):
-    """An image (`manifest` and the blobs it names) or a file (`manifest` is the file) in the repository, as CBOR."""
-
-    __tablename__ = "publication"
-    reference: Mapped[str] = mapped_column(String, primary_key=True)
-    content: Mapped[bytes]
-    published: Mapped[float]
-
-
-class ServiceRow(Base):
-    """One version of a service; `active` marks the one that is to run. Older ones stay to be served."""
-
-    __tablename__ = "service"
-    name: Mapped[str] = mapped_column(String, primary_key=True)
-    version: Mapped[int] = mapped_column(primary_key=True)
-    provider: Mapped[str]
-    wire: Mapped[bytes]
-    active: Mapped[bool]
-    deployed: Mapped[float]
-
-
-class HeadRow(Base):
-    __tablename__ = "head"
-    epoch: Mapped[int] = mapped_column(primary_key=True)
-    version: Mapped[int] = mapped_column(primary_key=True)
-    wire: Mapped[bytes]
-    issued: Mapped[float]
-    why: Mapped[str]
-
-
-class DecisionRow(Base):
-    """What the current head says of one service: its section, and beside it what did not travel (JSON)."""
-
-    __tablename__ = "decision"
-    service: Mapped[str] = mapped_column(String, primary_key=True)
-    zone: Mapped[str] = mapped_column(String, primary_key=True)
-    section: Mapped[bytes]
-    notes: Mapped[str]
-    decided: Mapped[float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,8 +131,8 @@ class Store:
         with self._session() as session:
             _enrol(session, name, certificate, now)
 
-    def remove_node(self, name: str) -> bool:
-        """Forgets a node and its history; False when it was not known."""
+    def revoke_node(self, name: str, key_hash: bytes) -> bool:
+        """Forgets a node and its history, and keeps the hash of its key for the heads; False when it was not known."""
         with self._session() as session:
             row = session.get(NodeRow, name)
             if row is None:
@@ -221,7 +140,13 @@ class Store:
             session.delete(row)
             session.execute(delete(ReportRow).where(ReportRow.node == name))
             session.execute(delete(BootRow).where(BootRow.node == name))
+            session.execute(delete(TokenRow).where(TokenRow.node == name))
+            session.merge(RevocationRow(key_hash=key_hash, node=name))
             return True
+
+    def revocations(self) -> tuple[bytes, ...]:
+        """The SHA-256 of every key name that was revoked, in a fixed order."""
+        return tuple(self._all(select(RevocationRow.key_hash).order_by(RevocationRow.key_hash)))
 
     def boots(self, node: str) -> set[str]:
         """The boot ids that were seen of a node."""

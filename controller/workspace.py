@@ -47,7 +47,7 @@ def open_authority(settings: Settings, store: Store) -> Authority:
 
 
 def add_certificates(authority: Authority, store: Store) -> list[str]:
-    """Takes every certificate on disk into the trust store; returns what is wrong with those that are refused."""
+    """Takes all certificates and revocations into the trust store; returns what is wrong with those it refuses."""
     problems = []
     wires = [(str(path), path) for path in sorted((authority.state_dir / "providers").glob("*.ndn"))]
     found = [(label, path.read_bytes()) for label, path in wires]
@@ -57,6 +57,7 @@ def add_certificates(authority: Authority, store: Store) -> list[str]:
             authority.trust.add_certificate(wire)
         except ProtocolError as error:
             problems.append(f"{label}: {error}")
+    authority.trust.revoked = frozenset(store.revocations())
     return problems
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import logging
 import signal
@@ -21,7 +22,7 @@ from gateway.control import ControlServer
 from gateway.executor.client import ExecutorClient, ExecutorError
 from gateway.executor_process import ExecutorProcess
 from gateway.forwarder.blobs import BlobStore
-from gateway.forwarder.consumer import Consumer
+from gateway.forwarder.consumer import Consumer, StorageFull
 from gateway.forwarder.content_store import ContentStore
 from gateway.forwarder.endpoint import FetchError
 from gateway.forwarder.faces.base import Face
@@ -99,6 +100,7 @@ class Gateway:
         self.page: Page | None = None
         self.problems: dict[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closers: list[Callable[[], None]] = []
         self._stopping = asyncio.Event()
         self._fetching_keys: set[bytes] = set()
         self._neighbor_nodes: dict[int, str] = {}
@@ -151,7 +153,7 @@ class Gateway:
         self._start_monitor()
         if self.identity is not None:
             self._join(self.identity)
-        elif settings.gateway.token:
+        if settings.gateway.token:
             self._spawn(self._enrol())
 
     async def _stop(self, executor: ExecutorProcess | None) -> None:
@@ -166,6 +168,8 @@ class Gateway:
         if stopping is not None:
             await stopping
         await self.manager.stop()
+        for close in self._closers:
+            close()
         if self.blobs is not None:
             self.blobs.close()
 
@@ -265,8 +269,10 @@ class Gateway:
             interval_s=self.settings.monitor.interval_s,
         )
         host = HostSampler(disk=self.settings.forwarder.blob_dir or gateway.state_dir)
+        netlink = Netlink()
+        self._closers += [host.close, netlink.close]
         self.monitor = MonitorAgent(
-            MonitorPorts(self), face.endpoint, self.network, identity, host, Netlink(), self.settings.monitor.networks
+            MonitorPorts(self), face.endpoint, self.network, identity, host, netlink, self.settings.monitor.networks
         )
         self._spawn(self.monitor.run())
 
@@ -361,9 +367,12 @@ class Gateway:
             self.settings.path,
             unreachable=(FetchError,),
         )
-        self.identity = await self.enrolment.run()
+        identity = await self.enrolment.run()
+        if self.identity is not None:
+            return  # a token that a power cut had left in the file; it is wiped now
+        self.identity = identity
         log.info("gateway %s is enrolled in %s", self.node, self.network.uri)
-        self._join(self.identity)
+        self._join(identity)
         self.monitor.greet_all()
 
     def _join(self, identity: Identity) -> None:
@@ -434,7 +443,10 @@ class StoreBlobs:
     async def fetch_blob(
         self, ref: BlobRef, hints: Sequence[names.Name], progress: Callable[[int, int], None] | None = None
     ) -> Path:
-        return await self._consumer.fetch_blob(ref, self._store, hints, progress)
+        try:
+            return await self._consumer.fetch_blob(ref, self._store, hints, progress)
+        except StorageFull as error:
+            raise OSError(errno.ENOSPC, str(error)) from error  # our disk's fault, not a peer's
 
     async def fetch_bytes(self, ref: BlobRef, hints: Sequence[names.Name]) -> bytes:
         return await self._consumer.fetch_bytes(ref, hints)

@@ -145,7 +145,10 @@ class DemoNetwork:
         """What `check` gives at last; raises StepFailed with what it said instead, or with the process that ended."""
         deadline = time.monotonic() + timeout_s
         while True:
-            result, seen = check()
+            try:
+                result, seen = check()
+            except Unanswered as error:
+                result, seen = None, str(error)
             if result is not None:
                 return result
             if ended := self.processes.ended():

@@ -287,6 +287,7 @@ def _make_mount_points(tree: Path) -> None:
         if path.is_symlink() or (path.exists() and not path.is_dir()):
             raise ImageError(f"the image has no directory /{name} but something else of that name")
         path.mkdir(exist_ok=True)
+    (tree / "tmp").chmod(0o1777)  # runc gives the mount that is to cover it the same mode
 
 
 def _synchronize(tree: Path) -> None:

@@ -40,7 +40,11 @@ class Images:
         if error is None:
             return "ready", ""
         del self._futures[generation.digest]
-        text = f"its image is refused: {error}" if isinstance(error, ImageError) else f"its image cannot be unpacked: {error}"
+        text = (
+            f"its image is refused: {error}"
+            if isinstance(error, ImageError)
+            else f"its image cannot be unpacked: {error}"
+        )
         self._failed[generation.digest] = now_s + RETRY_S, text
         return "bad", text
 

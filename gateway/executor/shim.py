@@ -16,6 +16,7 @@ import ctypes
 import fcntl
 import os
 import resource
+import select
 import selectors
 import signal
 import socket
@@ -28,11 +29,13 @@ LOG_MAX_BYTES = 64 << 10
 _CHUNK_BYTES = 64 << 10
 _CONNECTIONS_MAX = 256
 _IDLE_S = 300.0
+_START_S = 30
+_FLUSH_S = 1.0  # for what a service said last and its clients have not read yet
 _NOBODY = 65534
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _NS_GET_USERNS = 0xB701
-_PR_SET_SECCOMP, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 22, 36, 38
-_SYNC_FAILURE = 125
+_PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 22, 36, 38
+_NOT_STARTED, TIMED_OUT = 125, 124
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -114,7 +117,7 @@ class Relay:
         self._selector, self._listeners = selector, listeners
         self._connections: set[Connection] = set()
         for listener in listeners:
-            selector.register(listener, selectors.EVENT_READ, self._on_client)
+            selector.register(listener, selectors.EVENT_READ, (self._on_client,))
 
     def _on_client(self, listener: socket.socket, _events: int, now: float) -> None:
         service = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -163,6 +166,16 @@ class Relay:
                 self._selector.unregister(side)
             side.close()
 
+    @property
+    def is_busy(self) -> bool:
+        return bool(self._connections)
+
+    def close_listeners(self) -> None:
+        for listener in self._listeners:
+            self._selector.unregister(listener)
+            listener.close()
+        self._listeners = {}
+
     def close_idle(self, now: float) -> None:
         for connection in [c for c in self._connections if now - c.active > _IDLE_S]:
             self._close(connection)
@@ -209,7 +222,7 @@ def run_child(argv: list[str], output: int, passed: dict[str, int]) -> NoReturn:
         os.execvp(argv[0], argv)
     except OSError as error:
         os.write(2, f"{argv[0]}: {error.strerror}\n".encode())
-    os._exit(_SYNC_FAILURE)
+    os._exit(_NOT_STARTED)
 
 
 def start_detached(command: list[str], output: int) -> tuple[int, int]:
@@ -271,16 +284,22 @@ def enter_network(pid: int) -> None:
     give_up_privileges()
 
 
-def execute_inside(pid: int, command: list[str]) -> NoReturn:
-    """Becomes a command in the sandbox of `pid`, with no more rights than its own program has."""
+def execute_inside(pid: int, command: list[str], timeout_s: float) -> NoReturn:
+    """Runs a command in the sandbox of `pid`, with no more rights than its own program has; ends with its exit code.
+
+    A command that takes longer is killed and collected here, because the sandbox cannot end before it, and the exit
+    code is 124.
+    """
     kinds = ("mnt", "pid", "net", "ipc", "uts")
     spaces = [os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY) for kind in kinds]
     user = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY)
     owner = fcntl.ioctl(spaces[0], _NS_GET_USERNS)
     with open(f"/proc/{pid}/environ", "rb") as file:
         environment = dict(entry.split(b"=", 1) for entry in file.read().split(b"\0") if b"=" in entry)
-    with open("seccomp.bpf", "rb") as file:
-        program = file.read()
+    program = b""
+    if os.path.exists("seccomp.bpf"):
+        with open("seccomp.bpf", "rb") as file:
+            program = file.read()
     check(_libc.setns(owner, _CLONE_NEWUSER), "enter the sandbox's user namespace")
     for space in spaces:
         check(_libc.setns(space, 0), "enter the sandbox")
@@ -289,11 +308,17 @@ def execute_inside(pid: int, command: list[str]) -> NoReturn:
     os.chdir("/")
     child = os.fork()  # a pid namespace is entered by children only
     if child:
-        sys.exit(exit_code(os.waitpid(child, 0)[1]))
+        ended = select.select([os.pidfd_open(child)], [], [], timeout_s)[0]
+        if not ended:
+            os.kill(child, signal.SIGKILL)
+        status = os.waitpid(child, 0)[1]
+        sys.exit(exit_code(status) if ended else TIMED_OUT)
+    check(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "end with the one who asked")
     give_up_privileges()
-    code = ctypes.create_string_buffer(program, len(program))
-    filters = struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(code))
-    check(_libc.prctl(_PR_SET_SECCOMP, 2, filters, 0, 0), "install the system call filter")
+    if program:
+        code = ctypes.create_string_buffer(program, len(program))
+        filters = struct.pack("@HP", len(program) // 8, ctypes.addressof(code))
+        check(_libc.prctl(_PR_SET_SECCOMP, 2, filters, 0, 0), "install the system call filter")
     os.execvpe(command[0], command, environment)
 
 
@@ -330,22 +355,24 @@ def serve(pid: int, output: int, listeners: dict[socket.socket, int], journal: J
     """Relays and drains until `pid` ends; returns its wait status."""
     selector = selectors.DefaultSelector()
     relay = Relay(selector, listeners)
-    selector.register(os.pidfd_open(pid), selectors.EVENT_READ, None)
+    selector.register(os.pidfd_open(pid), selectors.EVENT_READ, "end")
     selector.register(output, selectors.EVENT_READ, "log")
-    while True:
-        ready = selector.select(_IDLE_S / 2)
+    deadline = None
+    while deadline is None or (relay.is_busy and time.monotonic() < deadline):
+        ready = selector.select(_IDLE_S / 2 if deadline is None else 0.05)
         now = time.monotonic()
         for key, events in ready:
-            if key.data is None:
-                return os.waitpid(pid, 0)[1]
-            if key.data == "log":
+            if key.data == "end":
+                selector.unregister(key.fileobj)
+                relay.close_listeners()
+                deadline = now + _FLUSH_S
+            elif key.data == "log":
                 drain(output, journal)
-            elif isinstance(key.data, tuple):
-                handler, connection = key.data
-                handler(connection, key.fileobj, events, now)
             else:
-                key.data(key.fileobj, events, now)
+                handler, *arguments = key.data
+                handler(*arguments, key.fileobj, events, now)
         relay.close_idle(now)
+    return os.waitpid(pid, 0)[1]
 
 
 def run(values: dict[str, list[str]], command: list[str]) -> int:
@@ -357,6 +384,7 @@ def run(values: dict[str, list[str]], command: list[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "become the container's parent")
+    signal.alarm(_START_S)  # a runtime that hangs ends this process, and with it this attempt
     try:
         listeners = listen(values.get("listen", []))
         if values["mode"] == ["detached"]:
@@ -364,8 +392,12 @@ def run(values: dict[str, list[str]], command: list[str]) -> int:
         else:
             pid, inner = start_foreground(command, output_write, values.get("limit", []))
         os.close(output_write)
+        signal.alarm(0)
         journal.status(f"running {inner} {start_time(inner)}")
-        enter_network(inner)
+        try:
+            enter_network(inner)
+        except FileNotFoundError:  # it has ended already: there is its exit code to collect, and nothing to relay
+            listeners = {}
         status = serve(pid, output, listeners, journal)
     except (OSError, ValueError, IndexError) as error:
         drain(output, journal)
@@ -384,7 +416,7 @@ def main(argv: list[str]) -> int:
         values.setdefault(name, []).append(value)
     if values["mode"] == ["enter"]:
         os.chdir(values["directory"][0])
-        execute_inside(int(values["pid"][0]), argv[split + 1 :])
+        execute_inside(int(values["pid"][0]), argv[split + 1 :], float(values["timeout"][0]))
     return run(values, argv[split + 1 :])
 
 

@@ -48,18 +48,17 @@ class Window:
             self.size += 1.0 / self.size
         self.size = min(self.size, MAX_WINDOW)
 
-    def on_loss(self, now: float) -> None:
-        """A timeout or a Nack: halves the window, once for all the losses of one round trip."""
-        if now - self._last_cut < (self.rtt_s or self.rto_s):
-            return
-        self._last_cut = now
-        self.size = self._threshold = max(self.size / 2, MIN_WINDOW)
+    def on_loss(self, sent: float, now: float) -> None:
+        """A Nack: halves the window, once for all the Interests that were sent before the window was halved."""
+        if sent >= self._last_cut:
+            self._last_cut = now
+            self.size = self._threshold = max(self.size / 2, MIN_WINDOW)
 
-    def on_timeout(self, now: float) -> None:
-        """A loss that the timer noticed: the next wait is longer, until an RTT is measured again."""
-        if now - self._last_cut >= (self.rtt_s or self.rto_s):
+    def on_timeout(self, sent: float, now: float) -> None:
+        """A loss that the timer noticed: the next wait is also longer, until an RTT is measured again."""
+        if sent >= self._last_cut:
             self.rto_s = min(self.rto_s * 2, MAX_RTO_S)
-        self.on_loss(now)
+        self.on_loss(sent, now)
 
     def _measure(self, rtt_s: float) -> None:
         if self.rtt_s is None:

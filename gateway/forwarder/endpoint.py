@@ -21,6 +21,7 @@ from gateway.protocol.names import Name
 log = logging.getLogger(__name__)
 
 _DIGEST_COMPONENT_BYTES = 34
+_STATUS_CODE, _STATUS_TEXT = 0x66, 0x67
 
 Handler = Callable[[Interest], "bytes | Awaitable[bytes | None] | None"]
 
@@ -148,15 +149,14 @@ class Endpoint:
 
     async def register(self, prefix: Name) -> None:
         """Asks the forwarder to send us Interests below `prefix`; raises FetchError with its refusal."""
-        from ndn.app_support.nfd_mgmt import make_command, parse_response  # only applications outside need it
+        from ndn.app_support.nfd_mgmt import make_command  # only applications outside need it
 
         command = make_command("rib", "register", name=names.components(prefix))
         name = b"".join(bytes(c) for c in command)
         answer = await self.express(name, lifetime_ms=4000, retries=2, must_be_fresh=True)
-        response = parse_response(answer.content)
-        if response["status_code"] != 200:
-            text = bytes(response["status_text"] or b"").decode(errors="replace")
-            raise FetchError(f"{names.to_uri(prefix)} was not registered: {response['status_code']} {text}")
+        status, text = _status(answer.content)
+        if status != 200:
+            raise FetchError(f"{names.to_uri(prefix)} was not registered: {status} {text}")
 
     # --- the face
 
@@ -251,6 +251,19 @@ class Endpoint:
             return
         if wire is not None and not self._closed.is_set():
             self._send(packet.encode_link(wire, pit_token=pit_token))
+
+
+def _status(response: bytes) -> tuple[int, str]:
+    """Status code and text of a ControlResponse; 0 when it is none."""
+    fields: dict[int, bytes] = {}
+    try:
+        _, at, end = packet.read_tlv(response, 0, len(response))
+        while at < end:
+            kind, start, at = packet.read_tlv(response, at, end)
+            fields[kind] = response[start:at]
+    except DecodeError as error:
+        return 0, str(error)
+    return int.from_bytes(fields.get(_STATUS_CODE, b""), "big"), fields.get(_STATUS_TEXT, b"").decode(errors="replace")
 
 
 def _expire(future: asyncio.Future[Data]) -> None:

@@ -97,5 +97,7 @@ def _parse(wire: bytes) -> ControlParametersValue:
 
 def _response(status: int, text: str, body: ControlParametersValue | None = None) -> bytes:
     response = ControlResponse()
-    response.status_code, response.status_text, response.body = status, text, body
+    response.status_code, response.status_text = status, text
+    # python-ndn takes a reply without a body for a broken one and never gets to see the refusal.
+    response.body = body or ControlParametersValue()
     return names.tlv(_CONTROL_RESPONSE, bytes(response.encode()))

@@ -53,6 +53,7 @@ class PitEntry:
     in_records: dict[int, InRecord] = field(default_factory=dict)
     out_records: dict[int, OutRecord] = field(default_factory=dict)
     expiry: float = 0.0
+    timer: int = 0
     live: bool = True
 
     def matches(self, interest: Interest, next_hop: int | None) -> bool:
@@ -114,7 +115,7 @@ class Pit:
     def satisfied_by(self, data: Data) -> list[PitEntry]:
         """The entries that a Data packet answers; its digest is computed only if an entry asks for one."""
         found = [e for e in self._entries.get(data.name, ()) if e.digest is None or e.digest == data.digest]
-        if self._prefix_entries:
+        if self._prefix_entries and data.name:
             for end in [0, *component_ends(data.name)[:-1]]:
                 found += [e for e in self._entries.get(data.name[:end], ()) if e.can_be_prefix and e.digest is None]
         return found
@@ -129,11 +130,13 @@ class Pit:
         self._prefix_entries -= entry.can_be_prefix
 
     def set_expiry(self, entry: PitEntry, expiry: float) -> None:
-        entry.expiry = expiry
+        if entry.timer and expiry == entry.expiry:
+            return
         if len(self._expiries) > 2 * self._size + _STALE_TIMERS:
             self._expiries = [timer for timer in self._expiries if _is_current(timer)]
             heapq.heapify(self._expiries)
         self._serial += 1
+        entry.expiry, entry.timer = expiry, self._serial
         heapq.heappush(self._expiries, (expiry, self._serial, entry))
 
     def next_deadline(self) -> float | None:
@@ -151,7 +154,7 @@ class Pit:
 
 
 def _is_current(timer: tuple[float, int, PitEntry]) -> bool:
-    return timer[2].live and timer[2].expiry == timer[0]
+    return timer[2].live and timer[2].timer == timer[1]
 
 
 class DeadNonceList:

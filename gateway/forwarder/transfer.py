@@ -1,12 +1,14 @@
 """Many Interests at once: keeps as many in flight as the window allows, and asks again, elsewhere, for what is lost.
 
-Each Interest in flight has its own worker, so that the number of workers is the window; one whose answer came takes
-the next job at once, and the window's growth adds workers. Time is the event loop's clock.
+Each Interest in flight has its own worker, so that the number of workers is the window. One whose answer came takes
+the next job at once; the window's growth adds workers, and when it shrinks, those in excess leave. Time is the event
+loop's clock.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -60,6 +62,15 @@ class Job:
     digest: bytes | None = None
 
 
+@dataclass(slots=True)
+class _Task:
+    """A job with what has been tried for it."""
+
+    job: Job
+    timeouts: int = 0
+    is_retry: bool = False
+
+
 class Hints:
     """The holders to ask, in order and round again; `b""` stands for asking without a hint."""
 
@@ -96,6 +107,7 @@ class Transfer:
         self._progress_at, self._progress_turn = self._clock(), 0
         self.window = Window()
         self._workers = 0
+        self._postponed: deque[_Task] = deque()
 
     async def run(self, next_job: Callable[[], Job | None], accept: Callable[[Job, Data], None]) -> None:
         """Runs until `next_job` gives None and nothing is in flight; it may give more jobs after an `accept`.
@@ -112,62 +124,74 @@ class Transfer:
             raise failures.exceptions[0] from None
 
     def _hire(self) -> None:
-        while self._workers < int(self.window.size) and (job := self._next_job()) is not None:
+        while self._workers < int(self.window.size) and (task := self._next_task()) is not None:
             self._workers += 1
-            self._group.create_task(self._work(job))
+            self._group.create_task(self._work(task))
 
-    async def _work(self, job: Job | None) -> None:
-        while job is not None:
-            data = await self._fetch(job)
-            self._counters.segments += 1
-            self._counters.bytes += len(data.content)
-            self._accept(job, data)
-            job = self._next_job() if self._workers <= int(self.window.size) else None
-            self._hire()
+    def _next_task(self) -> _Task | None:
+        if self._postponed:
+            return self._postponed.popleft()
+        job = self._next_job()
+        return None if job is None else _Task(job)
+
+    async def _work(self, task: _Task | None) -> None:
+        while task is not None:
+            data = await self._try(task)
+            is_one_too_many = self._workers > int(self.window.size)
+            if data is not None:
+                self._counters.segments += 1
+                self._counters.bytes += len(data.content)
+                self._accept(task.job, data)
+                task = None if is_one_too_many else self._next_task()
+                self._hire()
+            elif is_one_too_many:
+                self._postponed.append(task)
+                break
         self._workers -= 1
 
-    async def _fetch(self, job: Job) -> Data:
-        attempts = timeouts = 0
-        while True:
-            turn, sent = self._hints.turn, self._clock()
-            self._counters.interests += 1
-            try:
-                async with asyncio.timeout(self.window.rto_s):
-                    data = await self._endpoint.express(
-                        job.name, lifetime_ms=LIFETIME_MS, hint=self._hints.current, digest=job.digest
-                    )
-            except (TimeoutError, TimedOut):
-                self._counters.timeouts += 1
-                timeouts += 1
-                self.window.on_timeout(self._clock())
-                reason = f"no answer within {self._clock() - sent:.1f} s"
-                is_refused = timeouts % TIMEOUTS_PER_HINT == 0
-            except Nacked as nack:
-                self._counters.nacks += 1
-                self.window.on_loss(self._clock())
-                reason, is_refused = nack.reason, True
-            else:
-                now = self._clock()
-                if job.digest is None or data.digest == job.digest:
-                    self.window.on_data(now - sent if attempts == 0 else None, now)
-                    self._progress_at, self._progress_turn = now, self._hints.turn
-                    return data
-                self._counters.forged += 1
-                reason, is_refused = "a packet with another digest came", True
-            attempts += 1
-            await self._after_failure(job, turn, reason, is_refused)
-
-    async def _after_failure(self, job: Job, turn: int, reason: str, is_refused: bool) -> None:
-        """Turns to the next holder, waits where all have refused, gives up when that has lasted too long."""
+    async def _try(self, task: _Task) -> Data | None:
+        """Asks once; None after a failure, with the pause taken that it calls for."""
+        job, window, turn, sent = task.job, self.window, self._hints.turn, self._clock()
         hint = self._hints.current
+        self._counters.interests += 1
+        try:
+            async with asyncio.timeout(window.rto_s):
+                data = await self._endpoint.express(job.name, lifetime_ms=LIFETIME_MS, hint=hint, digest=job.digest)
+        except (TimeoutError, TimedOut):
+            self._counters.timeouts += 1
+            task.timeouts += 1
+            window.on_timeout(sent, self._clock())
+            reason = f"no answer within {self._clock() - sent:.1f} s"
+            is_refused = task.timeouts % TIMEOUTS_PER_HINT == 0
+        except Nacked as nack:
+            self._counters.nacks += 1
+            window.on_loss(sent, self._clock())
+            reason, is_refused = nack.reason, True
+        else:
+            now = self._clock()
+            if job.digest is None or data.digest == job.digest:
+                window.on_data(None if task.is_retry else now - sent, now)
+                self._progress_at, self._progress_turn = now, self._hints.turn
+                return data
+            self._counters.forged += 1
+            reason, is_refused = "a packet with another digest came", True
+        task.is_retry = True
         if is_refused:
             self._hints.failed(turn)
+        self._give_up_in_time(job, hint, reason)
+        await self._pause(is_refused)
+        return None
+
+    def _give_up_in_time(self, job: Job, hint: tuple[Name, ...], reason: str) -> None:
         if self._clock() - self._progress_at >= self._patience_s:
             via = f" from {names.to_uri(hint[0])}" if hint else ""
             raise FetchError(
                 f"{self._what}: {names.to_uri(job.name)} did not come{via}: {reason};"
                 f" nothing came for {self._patience_s:g} s"
             )
+
+    async def _pause(self, is_refused: bool) -> None:
+        """Waits before asking those again who have all refused."""
         rounds = self._hints.rounds_since(self._progress_turn)
         if is_refused and rounds:
             await asyncio.sleep(min(_FIRST_PAUSE_S * 2 ** min(rounds - 1, 10), _LAST_PAUSE_S))

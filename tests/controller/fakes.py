@@ -73,7 +73,7 @@ def sign_report(home: Home, key: Key, content: NodeReport) -> bytes:
 
 
 class FakeFace:
-    """The application's side of a face without a forwarder: `ask` is an Interest from outside, `answers` are others'."""
+    """A face without a forwarder: `ask` is an Interest from outside, `answers` are what others would say."""
 
     def __init__(self) -> None:
         self.handlers: dict[Name, Handler] = {}

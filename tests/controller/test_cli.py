@@ -150,6 +150,17 @@ def test_names_from_the_network_cannot_speak_to_the_terminal(shell: Shell) -> No
     assert "\x1b" not in output and "[red][2Jx" in output
 
 
+def test_revoked_node_is_gone_and_may_come_back(shell: Shell) -> None:
+    """A revoked node is listed no more; whoever is not enrolled cannot be revoked."""
+    shell.home.enrol("n1")
+    assert shell.json("revoke", "n1") == {"node": "n1", "revoked": True}
+    rows = shell.json("nodes")
+    assert isinstance(rows, list) and [row["node"] for row in rows] == ["origin"]
+    shell.run("revoke", "n1", code=1)
+    assert "'n1' is not enrolled" in shell.errors
+    assert Token.parse(shell.run("enrol", "n1"))
+
+
 def test_epoch_is_shown_and_raised(shell: Shell) -> None:
     """Raising goes one up, or to where it is asked, never down; without the anchor's key it names the file."""
     assert shell.json("epoch") == {"epoch": 1, "raised": False}
@@ -187,9 +198,20 @@ def test_missing_configuration_and_keys_are_named(
 
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     """--help explains each command."""
-    for (
-        command
-    ) in "init provider enrol run publish deploy status nodes links services images placement epoch place".split():
+    listings = ["nodes", "links", "services", "images", "placement"]
+    for command in [
+        "init",
+        "provider",
+        "enrol",
+        "revoke",
+        "run",
+        "publish",
+        "deploy",
+        "status",
+        "epoch",
+        "place",
+        *listings,
+    ]:
         with pytest.raises(SystemExit) as caught:
             main([command, "--help"])
         assert caught.value.code == 0 and len(capsys.readouterr().out) > 100

@@ -61,6 +61,7 @@ async def running(
     controller = Controller(replace(home.settings, report_interval_s=interval_s))
     task = asyncio.ensure_future(controller.run())
     try:
+        await until(lambda: workspace.control_path(home.settings).exists() or task.done())
         yield controller
     finally:
         task.cancel()
@@ -148,7 +149,7 @@ def test_silent_head_is_replaced(home: Home, monkeypatch: pytest.MonkeyPatch) ->
         async with running(home, monkeypatch, faces):
             await until(lambda: faces)
             sequence = 1
-            for name, key in nodes.items():
+            for key in nodes.values():
                 answer(home, faces[0], key, sequence=1, interval_s=0.1)
             await ask(home, command="refresh")
             await until(lambda: home.store.decisions() and len(placed(home)) == 1)
@@ -253,6 +254,26 @@ def test_reload_takes_new_settings_and_keeps_the_old_when_they_are_wrong(
     asyncio.run(main())
 
 
+def test_cancellation_is_not_lost_beside_an_event() -> None:
+    """A stop that comes in the same moment as news stops the daemon all the same."""
+
+    async def main() -> bool:
+        event = asyncio.Event()
+
+        async def job() -> None:
+            while True:
+                await daemon._wait(event, 60.0)
+
+        task = asyncio.ensure_future(job())
+        await asyncio.sleep(0.01)
+        event.set()
+        task.cancel()
+        await asyncio.wait([task], timeout=1.0)
+        return task.cancelled()
+
+    assert asyncio.run(main())
+
+
 # --- real processes ------------------------------------------------------------------------------------------
 
 
@@ -277,7 +298,7 @@ def test_controller_beside_a_real_gateway(home: Home) -> None:
         file.write("\toption report_interval '1s'\n")
     socket = workspace.control_path(home.settings)
     with process("controller", "run", "--config", str(home.settings.path)) as controller:
-        wait_for(lambda: socket.exists(), controller)
+        wait_for(socket.exists, controller)
         with process("gateway", "run", "--config", str(directory / "picasso")) as gateway:
             wait_for(lambda: control.ask(socket, {"command": "status"})["live"] == ["origin"], controller, gateway)
             content = os.urandom(100_000)

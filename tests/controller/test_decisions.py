@@ -64,7 +64,7 @@ def test_section_tells_everything_that_gateways_need() -> None:
 
 
 def test_image_travels_over_the_widest_paths() -> None:
-    """Each head asks the nearest that has the image; an equal path prefers the origin; an unreached one asks the origin."""
+    """Each head asks the nearest that has the image, among equals the origin; an unreached one asks the origin."""
     tree = decisions.delivery_tree("o", ["c", "b", "a", "far"], bandwidth)
     assert tree == {"a": "o", "b": "a", "c": "o", "far": "o"}
     assert decisions.delivery_tree("o", ["o", "a"], bandwidth) == {"o": "", "a": "o"}
@@ -93,7 +93,12 @@ def test_heads_move_only_for_a_reason() -> None:
     """A small gain moves nothing; a large one, a lost or refused head, another k or algorithm does."""
     old = Section("web", "", b"", b"", "basp", heads=(PlacedHead("a"),))
     live = reports("a", "b", "x")
-    move = decisions.should_move
+
+    def move(
+        previous: Section, made: Placement, live: dict[str, decisions.NodeReport], f: decisions.PathBandwidth
+    ) -> bool:
+        return decisions.should_move(previous, made, live, f, 1000.0)
+
     assert not move(old, placement({"a": 1.0}, {}), live, bandwidth)
     assert move(old, placement({"b": 1.0}, {}), live, lambda i, j: 9.0 if i == "b" else 1.0)
     assert not move(old, placement({"b": 1.0}, {}), live, lambda i, j: 1.1 if i == "b" else 1.0)
@@ -103,6 +108,20 @@ def test_heads_move_only_for_a_reason() -> None:
     assert move(old, placement({"b": 1.0}, {}, "kmeans"), live, lambda i, j: 1.0)
     shuffled = replace(old, algorithm="random")
     assert not move(shuffled, placement({"b": 1.0}, {}, "random"), live, lambda i, j: 9.0 if i == "b" else 1.0)
+
+
+def test_measured_placement_rests_for_a_while() -> None:
+    """Bandwidth moves no heads that were just chosen by measurement; a guess and a lost head are put right at once."""
+    measured = Section("web", "", b"", b"", "basp", heads=(PlacedHead("a", "", 5.0),))
+    guessed = Section("web", "", b"", b"", "basp", heads=(PlacedHead("a"),))
+    better = placement({"b": 1.0}, {})
+
+    def moves(old: Section, age_s: float, *live: str) -> bool:
+        return decisions.should_move(old, better, reports(*live), lambda i, j: 9.0 if i == "b" else 1.0, age_s)
+
+    assert not moves(measured, decisions.HOLD_S - 1, "a", "b", "x")
+    assert moves(measured, decisions.HOLD_S, "a", "b", "x")
+    assert moves(guessed, 0.0, "a", "b", "x") and moves(measured, 0.0, "b", "x")
 
 
 def test_kept_heads_serve_the_network_as_it_is_now() -> None:
@@ -137,7 +156,7 @@ def test_figures_alone_are_no_new_decision() -> None:
 
 
 def test_address_is_one_that_others_can_reach() -> None:
-    """Hosts of URIs and bare addresses count; sockets, wildcards, link-local and, if there is another, loopback do not."""
+    """Hosts of URIs and bare addresses count; sockets, wildcards and link-local do not, loopback only if alone."""
     cases = {
         ("unix:///run/x", "tcp4://0.0.0.0:6363", "fe80::1", "10.1.2.3"): "10.1.2.3",
         ("tcp6://[2001:db8::7]:6363",): "2001:db8::7",

@@ -3,7 +3,7 @@ from contextlib import closing
 
 import pytest
 
-from controller import workspace
+from controller import authority, workspace
 from controller.engine import Engine, View
 from controller.errors import ControllerError
 from controller.repository.publication import Publication
@@ -38,8 +38,8 @@ class Network:
     def view(self, *lost: str) -> View:
         return View(self.reports(*lost), dict.fromkeys(lost, 99.0))
 
-    def decide(self, *lost: str) -> Head | None:
-        return self.engine.decide(self.view(*lost), "test", NOW)
+    def decide(self, *lost: str, after_s: float = 0.0) -> Head | None:
+        return self.engine.decide(self.view(*lost), "test", NOW + after_s)
 
     def deploy(self, name: str = "web", **fields: object) -> None:
         from controller.repository.deployment import deploy
@@ -135,6 +135,21 @@ def test_measured_bandwidth_moves_a_service(network: Network) -> None:
     for pair in network.rates:
         network.rates[pair] = 0.1 if before & set(pair) else 50.0
     assert "links changed" in network.engine.reason_to_look(network.view())
+    assert network.decide(after_s=10.0) is None and network.heads() == before
+    assert network.engine.reason_to_look(network.view(), NOW + 59.0) == ""
+    assert "still is" in network.engine.reason_to_look(network.view(), NOW + 60.0)
+    assert network.decide(after_s=100.0) is not None and network.heads() != before
+
+
+def test_new_version_stays_where_the_old_one_was(network: Network) -> None:
+    """An update needs no move: the heads have most of the image already; a constraint it does not meet moves it."""
+    network.deploy(replicas=1)
+    network.decide()
+    before = network.heads()
+    network.rates[("a", "b")] = 8.4
+    network.deploy(replicas=1, environment={"A": "1"})
+    assert network.decide() is not None and network.heads() == before
+    network.deploy(replicas=1, constraints={"exclude": sorted(before)})
     assert network.decide() is not None and network.heads() != before
 
 
@@ -210,6 +225,26 @@ def test_raised_epoch_starts_new_versions_at_once(network: Network) -> None:
     assert head is not None and head.order == (5, 1)
 
 
+def test_revoked_node_is_named_in_the_next_head(network: Network) -> None:
+    """The head carries the hash of the key's name, and the controller itself believes that key no more."""
+    import hashlib
+
+    from gateway.protocol.errors import TrustError
+
+    home = network.home
+    key = home.enrol("a")
+    network.deploy()
+    network.decide()
+    row = home.store.node("a")
+    assert row is not None and home.store.revoke_node("a", authority.key_hash(row.certificate))
+    head = network.decide()
+    assert head is not None and head.revocations == (hashlib.sha256(key.name).digest(),)
+    assert network.decide() is None
+    workspace.add_certificates(home.authority, home.store)
+    with pytest.raises(TrustError, match="is revoked"):
+        home.authority.trust.verify(key.sign(home.network.report("a"), b""))
+
+
 def test_forged_specification_in_the_database_is_not_decided(network: Network) -> None:
     """A service that its provider did not sign is left out, however it came into the database."""
     from gateway.protocol.messages import ServiceSpec
@@ -222,14 +257,18 @@ def test_forged_specification_in_the_database_is_not_decided(network: Network) -
     assert head is not None and head.sections == ()
 
 
-def test_head_that_does_not_fit_is_an_error_and_the_last_one_stays(network: Network) -> None:
+def test_head_that_does_not_fit_is_an_error_and_the_last_one_stays(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Too many services for one packet stop the decision with a message, not the controller."""
     network.deploy()
     network.decide()
-    for at in range(60):
+    for at in range(6):
         network.deploy(f"{at:02}" + "x" * 60, replicas=1)
-    with pytest.raises(ControllerError, match="a head of 61 sections is too large"):
+    monkeypatch.setattr(keys, "PACKET_MAX_BYTES", 900)
+    with pytest.raises(ControllerError, match="a head of 7 sections is too large"):
         network.decide()
+    monkeypatch.undo()
     head = network.engine.current()
     assert head is not None and head.order == (1, 1) and len(head.sections) == 1
 

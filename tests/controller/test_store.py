@@ -124,7 +124,7 @@ def test_database_of_another_release_or_in_no_directory_is_refused(tmp_path: Pat
     store.close()
     with pytest.raises(StoreError, match="another release"):
         Store(f"sqlite:///{path}")
-    with pytest.raises(StoreError, match="nowhere.*No such file"):
+    with pytest.raises(StoreError, match=r"nowhere.*No such file"):
         Store(f"sqlite:///{tmp_path}/nowhere/x.db")
     with pytest.raises(StoreError, match=r"nosuch://user:\*\*\*@host") as caught:
         Store("nosuch://user:hush@host/db")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import io
 import json
@@ -15,6 +16,7 @@ import socket
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 import urllib.request
 from dataclasses import replace
@@ -64,16 +66,7 @@ class World:
         self, blob_dir: Path, service: str = "hello", nonce: str = "nonce"
     ) -> tuple[BlobRef, tuple[BlobRef, ...]]:
         """Builds the demo image into a blob directory; its manifest and its other blobs."""
-        archive = build_service_image(self.directory / f"{service}-{nonce}.tar", service, nonce)
-        blobs = {}
-        with tarfile.open(archive) as tar:
-            for member in tar:
-                content = tar.extractfile(member).read() if member.isreg() else b""
-                if member.name.startswith("blobs/sha256/"):
-                    blobs[member.name.removeprefix("blobs/sha256/")] = content
-                elif member.name == "index.json":
-                    manifest = json.loads(content)["manifests"][0]["digest"].removeprefix("sha256:")
-        return self.store(blob_dir, blobs, manifest)
+        return self.store(blob_dir, *demo_image(service, nonce))
 
     def store(self, blob_dir: Path, blobs: dict[str, bytes], manifest: str) -> tuple[BlobRef, tuple[BlobRef, ...]]:
         folder = blob_dir / "blobs" / "sha256"
@@ -238,6 +231,18 @@ class Gateway:
                 os.kill(pid, signal.SIGKILL)
 
 
+@functools.cache
+def demo_image(service: str, nonce: str) -> tuple[dict[str, bytes], str]:
+    """The blobs of the demo's image by their digests, and the manifest's digest."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = build_service_image(Path(directory) / "image.tar", service, nonce)
+        with tarfile.open(path) as archive:
+            files = {each.name: archive.extractfile(each).read() for each in archive if each.isreg()}
+    prefix = "blobs/sha256/"
+    manifest = json.loads(files["index.json"])["manifests"][0]["digest"].removeprefix("sha256:")
+    return {name.removeprefix(prefix): files[name] for name in files if name.startswith(prefix)}, manifest
+
+
 def as_user(uid: int, command: list[str]) -> list[str]:
     """The command as another user, who may use this interpreter even when it lies in root's home.
 
@@ -253,7 +258,9 @@ def as_user(uid: int, command: list[str]) -> list[str]:
     return ["unshare", "-m", "sh", "-c", " && ".join([*script, f'exec {drop} -- "$0" "$@"']), *command]
 
 
-def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "", mode: int = 0o644, size: int = 0) -> tarfile.TarInfo:
+def member(
+    name: str, kind: bytes = tarfile.REGTYPE, target: str = "", mode: int = 0o644, size: int = 0
+) -> tarfile.TarInfo:
     info = tarfile.TarInfo(name)
     info.type, info.linkname, info.mode, info.size = kind, target, mode, size
     return info

@@ -87,9 +87,15 @@ def test_a_specification_not_here_yet_is_waited_for_and_taken_from_the_store_whe
 
 def test_a_specification_that_its_provider_did_not_sign_is_refused(world: World) -> None:
     """The controller may decide where and when, never what: its signature on a specification counts for nothing."""
-    for key in (world.controller_key, Key.generate(world.network.provider("ann")), Key.generate(world.network.provider("bob"))):
+    for key in (
+        world.controller_key,
+        Key.generate(world.network.provider("ann")),
+        Key.generate(world.network.provider("bob")),
+    ):
         desired = world.decide([world.sign_spec(SPEC, key)])
-        (assignment,) = verify(world, replace(desired, certificates=(*desired.certificates, world.certify(key)[:-1]))).assignments
+        (assignment,) = verify(
+            world, replace(desired, certificates=(*desired.certificates, world.certify(key)[:-1]))
+        ).assignments
         assert assignment.generation is None and assignment.refusal
 
 

@@ -26,7 +26,7 @@ def test_the_archive_is_an_oci_layout_and_a_docker_archive(tmp_path: Path) -> No
     with tarfile.open(path) as tar:
         names = set(tar.getnames())
         index = json.load(tar.extractfile("index.json"))
-    assert json.loads(tarfile.open(path).extractfile("oci-layout").read()) == {"imageLayoutVersion": "1.0.0"}
+        assert json.load(tar.extractfile("oci-layout")) == {"imageLayoutVersion": "1.0.0"}
     assert "blobs/sha256/" + index["manifests"][0]["digest"][7:] in names
     assert {manifest(path)["Config"], *manifest(path)["Layers"]} <= names
 

@@ -53,6 +53,7 @@ def descriptor(content: bytes, media_type: str) -> dict:
     return {"mediaType": media_type, "digest": digest(content), "size": len(content)}
 
 
+TAR = "application/vnd.oci.image.layer.v1.tar"
 BASE = tar((member("bin/run", mode=0o755), b"program"), (member("etc/passwd"), b"web:x:33:34::/:/x\n"))
 PAGE = tar((member("page"), b"page"))
 
@@ -145,8 +146,8 @@ def test_a_few_bytes_that_unpack_to_many_are_refused(builder: Builder) -> None:
     [
         ({"mediaType": "application/vnd.oci.image.index.v1+json"}, "index"),
         ({"layers": []}, "0 layers"),
-        ({"layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar+zstd", "digest": "sha256:" + "0" * 64, "size": 1}]}, "zstd"),
-        ({"layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": "sha256:../../etc", "size": 1}]}, "SHA-256"),
+        ({"layers": [{"mediaType": TAR + "+zstd", "digest": "sha256:" + "0" * 64, "size": 1}]}, "zstd"),
+        ({"layers": [{"mediaType": TAR, "digest": "sha256:../../etc", "size": 1}]}, "SHA-256"),
         ({"layers": [7]}, "mediaType"),
         ({"config": []}, "config"),
     ],

@@ -52,7 +52,9 @@ class Node:
         for _ in range(20):
             self._check()
             live = [replace(t, bad=t.bad | self.bad) for t in targets]
-            plan = reconcile(live, list(self.instances.values()), self.histories, self.healths, self.now_s, lambda: self.jitter)
+            plan = reconcile(
+                live, list(self.instances.values()), self.histories, self.healths, self.now_s, lambda: self.jitter
+            )
             self.histories, self.deadline_s = plan.histories, plan.deadline_s
             steps = [step for step in plan.steps if step.action != PREPARE]
             for step in steps:
@@ -65,7 +67,9 @@ class Node:
         """Lets time pass, looking at every deadline and at least every five seconds."""
         end = self.now_s + seconds
         while self.now_s < end:
-            steps = [end, self.now_s + 5.0] + ([self.deadline_s] if self.deadline_s and self.deadline_s > self.now_s else [])
+            steps = [end, self.now_s + 5.0] + (
+                [self.deadline_s] if self.deadline_s and self.deadline_s > self.now_s else []
+            )
             self.now_s = min(steps)
             outcome = self.look(*targets)
         return outcome
@@ -95,7 +99,9 @@ class Node:
             self.instances[step.service] = Instance(labels, "running", self.now_s, self.now_s + len(self.log) * 1e-6)
             if step.digest in self.broken:
                 self.exit(step.service, 1)
-        elif step.action == KILL or (step.action == STOP and self.instances[step.service].labels.digest not in self.deaf):
+        elif step.action == KILL or (
+            step.action == STOP and self.instances[step.service].labels.digest not in self.deaf
+        ):
             self.exit(step.service, 137 if step.action == KILL else 0)
         elif step.action == REMOVE:
             del self.instances[step.service]
@@ -163,7 +169,9 @@ def test_back_off_stays_within_its_bounds(failures: list[tuple[float, float]]) -
         assert 0.75 <= history.next_start_s - now_s <= 375 and (history.delay_s >= before)
 
 
-@pytest.mark.parametrize(("restart", "code", "starts"), [("always", 0, 2), ("on-failure", 0, 1), ("on-failure", 1, 2), ("never", 1, 1)])
+@pytest.mark.parametrize(
+    ("restart", "code", "starts"), [("always", 0, 2), ("on-failure", 0, 1), ("on-failure", 1, 2), ("never", 1, 1)]
+)
 def test_restart_policies(restart: str, code: int, starts: int) -> None:
     """always restarts, on-failure only after a failure, never does not; the state says `stopped` then."""
     node, target = Node(), Target("s", replace(ONE, restart=restart))
@@ -266,7 +274,10 @@ _TARGETS = st.sampled_from(
         (Target("s", None, previous=ONE, pending="wait"),),
     ]
 )
-_EVENTS = st.lists(st.tuples(_TARGETS, st.integers(0, 400), st.sampled_from(["", "exit", "broken", "sick", "deaf", "well"])), max_size=12)
+_EVENTS = st.lists(
+    st.tuples(_TARGETS, st.integers(0, 400), st.sampled_from(["", "exit", "broken", "sick", "deaf", "well"])),
+    max_size=12,
+)
 
 
 @settings(max_examples=60, deadline=None)

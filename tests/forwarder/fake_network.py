@@ -71,6 +71,7 @@ class FakeNetwork:
         self.holders: dict[Name, Holder] = {}
         self.delay_s, self.jitter_s, self.loss, self.forgery = delay_s, 0.0, 0.0, 0.0
         self.rate_bytes_s: float | None = None
+        self.capacity = 1 << 30  # what more is in flight is lost
         self.asked: list[tuple[Name, Name]] = []
         self.in_flight = self.peak = 0
         self.is_up = True
@@ -102,8 +103,9 @@ class FakeNetwork:
         raise TimedOut("no answer")
 
     async def _answer(self, name: Name, can_be_prefix: bool, hint: Name, digest: bytes | None) -> Data:
+        crowded = self.in_flight > self.capacity
         await asyncio.sleep(self.delay_s + self.jitter_s * self._random.random())
-        if not self.is_up or self._random.random() < self.loss:
+        if not self.is_up or self._random.random() < self.loss or crowded:
             await asyncio.sleep(3600)
         holder = self.holders.get(hint)
         try:

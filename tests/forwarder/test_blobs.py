@@ -148,6 +148,18 @@ def test_many_blobs_take_few_descriptors(store: BlobStore) -> None:
     assert len(os.listdir("/proc/self/fd")) - before <= 2 * blobs.OPEN_BLOBS
 
 
+def test_a_blob_in_use_stays_open(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file of a blob that is served all the time is not closed because of many others in between."""
+    hot, *others = (NETWORK.blob(store.add_bytes(content_of(100, seed)).sha256) for seed in range(40))
+    opened: list[object] = []
+    real = os.open
+    monkeypatch.setattr(os, "open", lambda path, *rest: (opened.append(path), real(path, *rest))[1])
+    for other in others:
+        store.find(hot + names.segment(0))
+        store.find(other + names.segment(0))
+    assert sum(hot[-64:].decode() in str(path) for path in opened) == 2
+
+
 def test_a_failing_disk_is_a_miss(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A read error makes the store miss, so that another node may answer."""
     ref = store.add_bytes(SMALL)
@@ -210,7 +222,9 @@ def test_a_partial_blob_serves_what_it_has(store: BlobStore) -> None:
     blob = NETWORK.blob(ref.sha256)
     partial = store.begin(ref)
     assert all(store.find(name) is None for name in packets)
+    assert partial.digest(3) == bytes(32)
     write_index(partial, LARGE)
+    assert partial.digest(3) == hashlib.sha256(packets[objects.packet_name(blob, 0, 3)]).digest()
     write_segments(partial, LARGE, [3, 259])
     served = {name for name, packet in packets.items() if store.find(name) == packet}
     pages = {objects.packet_name(blob, 1, 0), objects.packet_name(blob, 1, 1), objects.packet_name(blob, 2, 0)}
@@ -326,11 +340,13 @@ def test_an_old_partial_under_another_root_is_replaced(open_store: Callable[...,
     ref, _ = lying_ref(SMALL, content_of(len(SMALL), seed=9))
     store = open_store()
     store.release(store.begin(ref))
-    good = objects.describe_bytes(NETWORK, SMALL)
-    for each in (store, open_store()):
-        partial = each.begin(good)
-        assert len(list(partial.missing())) == 4
-        each.release(partial)
+    partial = store.begin(objects.describe_bytes(NETWORK, SMALL))
+    assert list(partial.missing(1)) == [0] and len(list(partial.missing())) == 4
+    write_index(partial, SMALL)
+    write_segments(partial, SMALL, range(4))
+    assert partial.finish().read_bytes() == SMALL
+    store.release(partial)
+    assert open_store().complete() == [partial.ref]
 
 
 def test_adding_a_blob_ends_its_fetch(store: BlobStore) -> None:

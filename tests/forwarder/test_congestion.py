@@ -26,20 +26,20 @@ def test_grows_by_one_a_round_trip_after_a_loss() -> None:
     """After a loss the window grows by about one packet a round trip."""
     window = Window()
     answers(window, 28, 0.1, 0.0)
-    window.on_loss(1.0)
+    window.on_loss(0.9, 1.0)
     assert window.size == 16
     answers(window, 16, 0.1, 1.1)
     assert 16.9 < window.size <= 17
 
 
 def test_halves_once_for_the_losses_of_one_round_trip() -> None:
-    """A burst of losses within a round trip is one sign of congestion."""
+    """Losses among the Interests sent before the window was halved are one sign of congestion."""
     window = Window()
     answers(window, 60, 0.1, 0.0)
-    for _ in range(20):
-        window.on_loss(1.0)
+    for burst in range(20):
+        window.on_loss(0.9 + burst / 1000, 1.0 + burst / 1000)
     assert window.size == 32
-    window.on_loss(1.2)
+    window.on_loss(1.1, 1.2)
     assert window.size == 16
 
 
@@ -67,11 +67,12 @@ def test_the_shortest_round_trip_is_forgotten() -> None:
     """A node that was answered by its own cache at first isn't held to that round trip for ever."""
     window = Window()
     window.on_data(0.001, 0.0)
-    answers(window, 4, 0.3, 5.0)
-    slow = window.size
-    answers(window, 10, 0.3, 11.0)
-    answers(window, 10, 0.3, 12.0)
-    assert window.size > slow + 1
+    answers(window, 9, 0.9, 5.0)
+    held = window.size
+    answers(window, 9, 0.9, 9.9)
+    assert window.size == held
+    answers(window, 9, 0.9, 10.1)
+    assert window.size > held + 1
 
 
 def test_timer_follows_rfc_6298() -> None:
@@ -91,7 +92,7 @@ def test_timer_has_a_floor_and_backs_off() -> None:
     answers(window, 50, 0.01, 0.0)
     assert window.rto_s == pytest.approx(0.21)
     for second in range(1, 10):
-        window.on_timeout(float(second))
+        window.on_timeout(second - 0.5, float(second))
     assert window.rto_s == 4.0
     window.on_data(None, 11.0)
     assert window.rto_s == 4.0
@@ -110,8 +111,8 @@ def test_stays_within_bounds(events: list[tuple[str, float, float]]) -> None:
         elif kind == "n":
             window.on_data(None, now)
         elif kind == "l":
-            window.on_loss(now)
+            window.on_loss(now - rtt_s, now)
         else:
-            window.on_timeout(now)
+            window.on_timeout(now - rtt_s, now)
         assert 2 <= window.size <= 256
         assert 0.2 <= window.rto_s <= 4

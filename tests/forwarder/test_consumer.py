@@ -127,6 +127,33 @@ def test_a_slow_link_is_filled_but_not_flooded(network: FakeNetwork, store: Blob
     assert network.peak * 8000 / 1e6 < 0.7
 
 
+def test_the_window_shrinks_to_what_the_network_carries(network: FakeNetwork, store: BlobStore) -> None:
+    """Where everything beyond 20 packets in flight is lost, the transfer settles below and comes through."""
+    network.capacity, network.delay_s = 20, 0.05
+
+    async def timed() -> float:
+        start = asyncio.get_running_loop().time()
+        await Consumer(network, NETWORK).fetch_blob(REF, store)
+        return asyncio.get_running_loop().time() - start
+
+    assert run(timed()) < 5
+    assert len(network.asked) < 1.5 * 263
+
+
+def test_one_failure_of_many_turns_the_hints_once(network: FakeNetwork, holder: BlobStore, store: BlobStore) -> None:
+    """When all that is in flight is refused by one holder, the next in order is asked, and none is passed over."""
+
+    def pages_only(name: bytes, can_be_prefix: bool, digest: bytes | None) -> bytes | None:
+        return holder.find(name, can_be_prefix, digest) if b"index" in name else None
+
+    others = [NETWORK.node(name) for name in ("c", "d", "e", "f", "g", "h", "i")]
+    network.holders = {A: pages_only, B: holder.find, **dict.fromkeys(others, holder.find)}
+    consumer = Consumer(network, NETWORK)
+    run(consumer.fetch_blob(REF, store, hints=[A, B, *others]))
+    assert consumer.nacks >= 4
+    assert {hint for _, hint in network.asked} == {A, B}
+
+
 def test_turns_to_the_next_hint_on_nack(network: FakeNetwork, holder: BlobStore, store: BlobStore) -> None:
     """A holder that has nothing costs a few Interests, then all go to the next."""
     network.holders = {A: lambda *_: None, B: holder.find}

@@ -12,13 +12,14 @@ from gateway.forwarder.packet import NACK_CONGESTION, NACK_DUPLICATE, NACK_NO_RO
 from gateway.forwarder.pit import DEAD_NONCE_LIFETIME_S
 from gateway.protocol import keys, names
 from tests.forwarder.topology import App, Network, Node, data
+import itertools
 
 
 def line(*node_names: str, prefix: str = "/p", **link: float) -> tuple[Network, App, App]:
     """A chain of nodes with a consumer at its first and a producer of `prefix` at its last."""
     network = Network()
     nodes = [network.node(name) for name in node_names]
-    for a, b in zip(node_names, node_names[1:], strict=False):
+    for a, b in itertools.pairwise(node_names):
         network.link(a, b, **link)
         network.nodes[a].route(prefix, b)
     return network, nodes[0].app(), nodes[-1].app(serve=prefix)
@@ -98,7 +99,7 @@ def test_a_lost_interest_is_repaired_by_whoever_asks_late() -> None:
 def test_interests_with_other_selectors_are_not_aggregated() -> None:
     """CanBePrefix, MustBeFresh and the implicit digest make another Interest of the same name."""
     # consumer - a - b - producer
-    network, consumer, producer = line("a", "b")
+    network, consumer, _producer = line("a", "b")
     wire = keys.sign_data(names.parse("/p/x"), b"answer")
     consumer.ask("/p/x")
     consumer.ask("/p/x", must_be_fresh=True)
@@ -129,7 +130,7 @@ def test_a_prefix_interest_is_answered_by_data_that_a_digest_interest_brought() 
 def test_the_pit_token_of_each_downstream_comes_back() -> None:
     """Each consumer gets its own PIT token back with Data and with a Nack, and none travels upstream."""
     # one, other - a - b - producer
-    network, consumer, producer = line("a", "b")
+    network, consumer, _producer = line("a", "b")
     other = network.nodes["a"].app()
     consumer.ask("/p/x", token=b"\x01")
     other.ask("/p/x", token=b"\x02\x03")
@@ -170,7 +171,7 @@ def test_an_interest_expires_and_is_forgotten() -> None:
 def test_loss_is_repaired_by_retransmissions() -> None:
     """A consumer that asks again gets its Data over a link that loses every second packet."""
     # consumer - a -(50 % loss)- b - producer
-    network, consumer, producer = line("a", "b", loss=0.5)
+    network, consumer, _producer = line("a", "b", loss=0.5)
     for _ in range(40):
         consumer.ask("/p/x", lifetime_ms=300)
         network.run(0.5)
@@ -234,7 +235,7 @@ def test_new_nonces_pass_after_the_entry_was_answered() -> None:
 def test_satisfied_interests_leave_few_dead_nonces() -> None:
     """A transfer that the store can answer again leaves no nonces behind; unanswerable ones do, and go with time."""
     # consumer - a - b - producer
-    network, consumer, producer = line("a", "b")
+    network, consumer, _producer = line("a", "b")
     dead = network.nodes["a"].forwarder.dead_nonces
     for i in range(100):
         consumer.ask(f"/p/{i}")
@@ -261,7 +262,7 @@ def test_the_same_interest_again_from_the_same_face_is_no_loop() -> None:
 def test_a_retransmission_at_once_is_suppressed() -> None:
     """Who asks again within ten milliseconds gets nothing more sent upstream, and still gets its Data."""
     # consumer - a - b - producer
-    network, consumer, producer = line("a", "b")
+    network, consumer, _producer = line("a", "b")
     for _ in range(5):
         consumer.ask("/p/x")
         network.run(0.001)
@@ -309,7 +310,7 @@ def test_a_nack_travels_back() -> None:
 
 def test_a_nack_makes_the_second_next_hop_try() -> None:
     """When the better neighbour has no route, the other one is asked in the same moment."""
-    network, consumer, producer = diamond()
+    network, consumer, _producer = diamond()
     network.nodes["b"].forwarder.fib.remove(names.parse("/p"), network.nodes["b"].to["d"].id)
     consumer.ask("/p/x")
     network.run(0.1)
@@ -319,7 +320,7 @@ def test_a_nack_makes_the_second_next_hop_try() -> None:
 
 def test_a_retransmission_tries_the_second_next_hop() -> None:
     """When the better neighbour is silent, the consumer's retransmission goes to the other one."""
-    network, consumer, producer = diamond()
+    network, consumer, _producer = diamond()
     network.nodes["b"].to["d"].link.fail()
     consumer.ask("/p/x")
     network.run(0.5)
@@ -331,8 +332,8 @@ def test_a_retransmission_tries_the_second_next_hop() -> None:
 
 
 def test_a_face_that_goes_down_makes_the_second_next_hop_try() -> None:
-    """What was asked of a neighbour whose connection breaks is asked of the other one at once, with no retransmission."""
-    network, consumer, producer = diamond()
+    """What was asked of a neighbour whose connection breaks is asked of the other one at once."""
+    network, consumer, _producer = diamond()
     consumer.ask("/p/x")
     network.run(0.005)
     network.nodes["a"].to["b"].link.fail(notice=True)
@@ -345,7 +346,7 @@ def test_a_face_that_goes_down_makes_the_second_next_hop_try() -> None:
 
 def test_all_nacks_give_the_mildest_reason() -> None:
     """When every next hop said no the consumer gets one Nack, with the reason that is likeliest to pass."""
-    network, consumer, producer = diamond()
+    network, consumer, _producer = diamond()
     network.nodes["b"].forwarder.fib.remove(names.parse("/p"), network.nodes["b"].to["d"].id)
     network.nodes["c"].forwarder.pit.capacity = 0
     consumer.ask("/p/x")
@@ -387,7 +388,7 @@ def test_data_is_not_sent_back_to_where_it_came_from() -> None:
     """Of two faces that wait, the one that brings the Data itself gets no copy."""
     # consumer - a - b, c: b asks a for the same before a's own upstream c is replaced by b
     network = Network()
-    a, b, c = (network.node(name) for name in "abc")
+    a, _b, _c = (network.node(name) for name in "abc")
     network.link("a", "b")
     network.link("a", "c")
     a.route("/p", "c", cost=1)
@@ -428,7 +429,7 @@ def test_a_hint_leads_to_the_holder_and_ends_there() -> None:
 def test_a_second_delegation_is_used_when_the_first_leads_nowhere() -> None:
     """The first delegation with a usable next hop decides, so that a holder that is cut off costs nothing."""
     # consumer - a - b - producer;  a - c (down)
-    network, consumer, producer = line("a", "b", prefix="/net/node/b")
+    network, consumer, _producer = line("a", "b", prefix="/net/node/b")
     network.node("c")
     network.link("a", "c").fail(notice=True)
     network.nodes["a"].route("/net/node/c", "c")
@@ -560,7 +561,7 @@ def test_a_named_next_hop_has_no_fallback() -> None:
 
 def test_next_hop_face_is_for_those_who_may() -> None:
     """A face without local fields can't choose its next hop: the field is ignored and the routes decide."""
-    network, consumer, others = star()
+    network, _consumer, _others = star()
     a = network.nodes["a"]
     a.route("/localhop/hello", "c")
     stranger = a.app()
@@ -585,7 +586,7 @@ def test_the_incoming_face_is_told_to_those_who_may() -> None:
 
 def test_unsolicited_data_is_dropped() -> None:
     """Data that nobody asked for is neither kept nor passed on, from neighbours as from applications."""
-    network, consumer, producer = line("a", "b")
+    network, consumer, _producer = line("a", "b")
     a = network.nodes["a"]
     a.forwarder.receive(a.to["b"], data("/p/x"), 0.0)
     consumer.send(data("/p/x"))
@@ -596,7 +597,7 @@ def test_unsolicited_data_is_dropped() -> None:
 def test_data_from_a_face_that_was_not_asked_is_dropped() -> None:
     """A neighbour off the path can't answer in place of the one that was asked."""
     # consumer - a - b - producer;  a - c (answers without being asked)
-    network, consumer, producer = line("a", "b", delay_s=0.1)
+    network, consumer, _producer = line("a", "b", delay_s=0.1)
     network.node("c")
     network.link("a", "c")
     a = network.nodes["a"]
@@ -607,7 +608,7 @@ def test_data_from_a_face_that_was_not_asked_is_dropped() -> None:
 
 
 def test_a_poisoned_store_is_a_miss_for_the_digest() -> None:
-    """An Interest by implicit digest passes a store that holds other bytes of that name, and only the right Data counts."""
+    """An Interest by implicit digest passes a store that holds other bytes of that name; only the right Data counts."""
     # consumer - a - b (poisoned) - c - producer
     network, consumer, producer = line("a", "b", "c")
     wire = data("/p/x", b"true")
@@ -640,7 +641,7 @@ def test_data_with_another_digest_leaves_the_interest_pending() -> None:
 @pytest.mark.parametrize("bad", [b"", b"\x00", b"\x05\x00", b"\x64\x02\x50\x00", b"\x06\x03\x07\x01\x08", b"\xff" * 20])
 def test_a_bad_packet_changes_nothing(bad: bytes) -> None:
     """What is no packet is counted at its face and the next packet works."""
-    network, consumer, producer = line("a", "b")
+    network, consumer, _producer = line("a", "b")
     consumer.send(bad)
     consumer.ask("/p/x")
     network.run(1)
@@ -703,7 +704,7 @@ def test_pinned_packets_answer_from_the_network_too() -> None:
 def test_a_full_pit_is_a_congestion_nack() -> None:
     """When the PIT is full new Interests are Nacked; who waits already gets its Data, and then there is room again."""
     # flooder, consumers - a - b - producer that answers late
-    network, consumer, producer = line("a", "b")
+    network, _consumer, producer = line("a", "b")
     producer._answer = lambda interest: None
     a = network.nodes["a"].forwarder
     a.pit.capacity = 8

@@ -71,7 +71,7 @@ class Node:
         self.forwarder.fib.add(names.parse(prefix), self.to[neighbor].id, cost, "static")
 
     def app(self, serve: str | None = None, answer: Callable[[Interest], bytes | None] | None = None) -> App:
-        """An application on a local face; with `serve` it answers Interests below that prefix, with their name's Data."""
+        """An application on a local face; with `serve` it answers Interests below that prefix."""
         app = App(self, answer or (lambda interest: keys.sign_data(interest.name, b"answer")))
         if serve is not None:
             self.forwarder.fib.add(names.parse(serve), app.id, 0, "app")

@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from gateways import GatewayProcess
+from gateways import GatewayProcess, Network
 
 
 @pytest.fixture
@@ -25,3 +25,11 @@ def make_gateway(tmp_path: Path) -> Iterator[Callable[..., GatewayProcess]]:
     yield make
     for gateway in made:
         gateway.stop()
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Iterator[Network]:
+    """A network with a running controller."""
+    made = Network(tmp_path / "controller").start()
+    yield made
+    made.stop()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -122,3 +125,84 @@ def neighbor(name: str, uri: str, **options: str) -> str:
 def route(prefix: str, to: str, cost: int = 1) -> str:
     """A `config route` section."""
     return f"\nconfig route\n\toption prefix '{prefix}'\n\toption neighbor '{to}'\n\toption cost '{cost}'\n"
+
+
+class Network:
+    """A controller with its gateway `hub`, in processes of their own, made by `picasso-controller init`."""
+
+    def __init__(self, directory: Path, network: str = "/test/net") -> None:
+        self.directory, self.network, self.address = directory, network, free_address()
+        self.uri = f"tcp4://{self.address}:6363"
+        self.config = directory / "picasso-controller"
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.controller(
+            "init", "--network", network, "--node", "hub", "--directory", str(directory), "--listen", self.uri
+        )
+
+    def controller(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """A command of picasso-controller with this network's configuration."""
+        options = [] if arguments[0] == "init" else ["--config", str(self.config)]
+        command = [sys.executable, "-m", "controller", *arguments, *options]
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+        assert not check or result.returncode == 0, result.stderr
+        return result
+
+    def start(self, *parts: str) -> Network:
+        """Starts the parts (`gateway`, `controller`), both when none is named."""
+        commands = {
+            "gateway": [sys.executable, "-m", "gateway", "run", "--config", str(self.directory / "picasso")],
+            "controller": [sys.executable, "-m", "controller", "run", "--config", str(self.config)],
+        }
+        for part in parts or tuple(commands):
+            with (self.directory / f"{part}.log").open("ab") as log:
+                self.processes[part] = subprocess.Popen(commands[part], cwd=ROOT, stdout=log, stderr=log)
+        return self
+
+    def log(self, part: str = "controller") -> str:
+        return (self.directory / f"{part}.log").read_text()
+
+    def token(self, node: str) -> str:
+        return self.controller("enrol", node).stdout.split()[0]
+
+    def stop(self, *parts: str) -> None:
+        for part in parts or tuple(self.processes):
+            process = self.processes.pop(part, None)
+            if process is not None:
+                process.terminate()
+                try:
+                    process.wait(10)
+                finally:
+                    process.kill()
+                    process.wait()
+
+
+class SlowLink:
+    """A TCP relay that carries `mbps` in each direction: a link whose rate nobody configured."""
+
+    def __init__(self, target: tuple[str, int], mbps: float) -> None:
+        self._target, self._bytes_s = target, mbps * 1e6 / 8
+        self._server = socket.create_server((free_address(), 0))
+        self.uri = "tcp4://{}:{}".format(*self._server.getsockname())
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._server.accept()
+                far = socket.create_connection(self._target)
+                for source, sink in ((near, far), (far, near)):
+                    sink.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32768)
+                    source.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
+                    threading.Thread(target=self._carry, args=(source, sink), daemon=True).start()
+
+    def _carry(self, source: socket.socket, sink: socket.socket) -> None:
+        free_at = time.monotonic()
+        with contextlib.suppress(OSError), source, sink:
+            while chunk := source.recv(8192):
+                free_at = max(free_at, time.monotonic() - 0.01) + len(chunk) / self._bytes_s
+                time.sleep(max(0.0, free_at - time.monotonic()))
+                sink.sendall(chunk)

@@ -31,7 +31,10 @@ Direction = tuple[str, str]
 
 @dataclass
 class Sockets:
-    """What the kernel says was sent between gateways, looked at again and again: (moment, bytes by direction)."""
+    """What the kernel says was received between gateways, looked at again and again: (moment, bytes by direction).
+
+    Acknowledged bytes count each byte once, sent ones also what the kernel had to repeat.
+    """
 
     samples: list[tuple[float, dict[Direction, int]]] = field(default_factory=list)
     _connections: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -43,8 +46,8 @@ class Sockets:
         )
         for line in shown.stdout.splitlines():
             words = line.split()
-            sent = re.search(r"\bbytes_sent:(\d+)", line)
-            self._connections[words[3], words[4]] = int(sent[1]) if sent else 0
+            acknowledged = re.search(r"\bbytes_acked:(\d+)", line)
+            self._connections[words[3], words[4]] = int(acknowledged[1]) - 1 if acknowledged else 0  # the SYN counts
         totals: dict[Direction, int] = defaultdict(int)
         for (local, peer), count in self._connections.items():
             totals[local.split(":")[0], peer.split(":")[0]] += count
@@ -129,7 +132,7 @@ def test_links_are_measured_not_believed(run: Run) -> None:
 
 
 def test_link_bytes_are_those_of_the_kernel(run: Run) -> None:
-    """The bytes over each link lie between what the kernel had sent on its sockets shortly before and right after."""
+    """The bytes over each link lie between what the kernel had delivered shortly before and right after."""
     addresses = {}
     for file in run.directory.glob("*/picasso"):
         found = re.search(r"tcp4://([0-9.]+):6363'", file.read_text())
@@ -207,7 +210,7 @@ def left_behind(*texts: str) -> list[str]:
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """An empty directory with a name short enough for unix sockets, for the run's temporary files; it must stay empty."""
+    """An empty directory for temporary files, its name short enough for unix sockets; it must be empty at the end."""
     place = Path(f"/tmp/picasso-t{os.getpid()}")
     place.mkdir()
     yield place
@@ -216,7 +219,7 @@ def place() -> Iterator[Path]:
 
 
 def interrupt_at(text: str, number: int, arguments: list[str], environment: dict[str, str]) -> tuple[int, float, str]:
-    """Runs the demonstration until it prints a text and signals it; its exit code, how long it took, its output."""
+    """Runs the demonstration until it prints a text and signals it; its exit code, how long that took, its output."""
     process = subprocess.Popen(
         command(*arguments),
         stdout=subprocess.PIPE,
@@ -243,7 +246,7 @@ def interrupt_at(text: str, number: int, arguments: list[str], environment: dict
 
 
 @pytest.mark.parametrize(
-    ("text", "number"), [("gateways start and enrol", signal.SIGINT), ("Neighbours measure", signal.SIGTERM)]
+    ("text", "number"), [("gateways start and enrol", signal.SIGINT), ("its gateway are killed", signal.SIGTERM)]
 )
 def test_an_interrupted_run_leaves_nothing(text: str, number: int, place: Path) -> None:
     """Ctrl-C or SIGTERM in the middle ends the run within seconds with status 130, and nothing of it goes on."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from gateway.executor.runtimes import processes, seccomp
 from gateway.executor.runtimes.base import Launch, RuntimeFailure, Stats
 from gateway.executor.runtimes.supervised import SHIM, ShimCommand, SupervisedRuntime
+from gateway.executor.shim import TIMED_OUT
 
 PIDS_MAX = 64
 _COMMAND_S = 10.0
@@ -65,19 +66,16 @@ class BubblewrapRuntime(SupervisedRuntime):
 
     def execute(self, service: str, command: tuple[str, ...], timeout_s: float) -> int:
         init = self._init(service)
-        directory = self._directory / service
-        argv = [sys.executable, "-I", "-S", SHIM, "mode=enter", f"pid={init.pid}", f"directory={directory}", "--"]
-        try:
-            done = subprocess.run(
-                [*argv, *command],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                timeout=timeout_s,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise RuntimeFailure(f"{service}: {command[0]} did not end within {timeout_s:g} s") from error
+        values = ["mode=enter", f"pid={init.pid}", f"timeout={timeout_s}", f"directory={self._directory / service}"]
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", SHIM, *values, "--", *command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=False,
+        )
+        if done.returncode == TIMED_OUT:
+            raise RuntimeFailure(f"{service}: {command[0]} did not end within {timeout_s:g} s")
         return done.returncode
 
     def stats(self, service: str) -> Stats | None:

@@ -106,7 +106,11 @@ class DatagramChannel(asyncio.DatagramProtocol):
 
     def _is_packet(self, wire: bytes) -> bool:
         try:
-            packet.decode_link(wire)
+            fragment = packet.decode_link(wire).fragment
+            if fragment[:1] == b"\x06":
+                packet.decode_data(fragment)
+            elif fragment:
+                packet.decode_interest(fragment)
         except DecodeError:
             self.undecodable += 1
             return False

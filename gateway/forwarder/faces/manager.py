@@ -254,6 +254,12 @@ class FaceManager:
         self.forwarder.remove_face(face)
         self.forwarder.on_face_down(face, self._loop.time())
 
+    def release_streams(self, hosts: frozenset[str]) -> None:
+        """Closes the faces of TCP peers at these addresses, who turned out to be neighbours: they will dial again."""
+        for face, kind in list(self._on_demand.items()):
+            if kind == "tcp" and (urlsplit(face.uri).hostname or "").partition("%")[0] in hosts:
+                self.release(face)
+
     def lost(self, face: StreamFace, transport: asyncio.Transport) -> None:
         """A connection broke: the face of a peer that came by itself goes, a neighbour's waits for the next one."""
         if face.transport is not transport:

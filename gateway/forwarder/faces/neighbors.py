@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import os
 import random
 import socket
 from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -57,6 +58,9 @@ class Sockets(Protocol):
     def release(self, face: Face) -> None:
         """Closes a face that a peer had before it was known to be a neighbour."""
 
+    def release_streams(self, hosts: frozenset[str]) -> None:
+        """The same for all TCP faces from these addresses."""
+
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]: ...
 
 
@@ -104,6 +108,7 @@ class Neighbors:
         if neighbor.uri.startswith("udp"):
             peer.task = self._sockets.spawn(self._open_datagram_face(peer))
             return
+        self._sockets.release_streams(peer.addresses)
         face = StreamFace(neighbor.uri, "", neighbor.name, rate_bps=neighbor.rate_bps)
         peer.face = face
         self._forwarder.add_face(face)
@@ -118,7 +123,8 @@ class Neighbors:
 
     def _report(self, peer: _Peer, error: Exception) -> None:
         """Says once an outage that a neighbour can't be reached, and why."""
-        reason = str(error) or "no answer"
+        code = getattr(error, "errno", None) or 0
+        reason = os.strerror(code) if code > 0 else str(error) or "no answer"
         log.log(
             logging.DEBUG if peer.is_reported else logging.WARNING,
             "neighbor %s at %s can't be reached: %s; it is tried again and again",
@@ -226,7 +232,10 @@ class Neighbors:
         try:
             async with asyncio.timeout(DIAL_TIMEOUT_S):
                 addresses = await self._resolve(peer.neighbor, socket.SOCK_STREAM)
-                peer.addresses = frozenset(address[0].partition("%")[0] for address in addresses)
+                hosts = frozenset(address[0].partition("%")[0] for address in addresses)
+                if hosts != peer.addresses:
+                    peer.addresses = hosts
+                    self._sockets.release_streams(hosts)
                 sock = await self._connect(addresses[0])
                 await self._loop.create_connection(
                     lambda: StreamConnection(

@@ -37,7 +37,7 @@ def test_layout_gives_manifest_as_stored_and_blobs_in_its_order(tmp_path: Path) 
 
 
 def test_docker_save_becomes_an_oci_manifest_of_its_files(tmp_path: Path) -> None:
-    """An archive of docker save gives a manifest whose digests are those of the files inside, with their compression."""
+    """An archive of docker save gives a manifest with the digests and the compression of the files inside."""
     image = read(tmp_path, fakes.tar(fakes.docker_save(LAYERS)))
     assert image is not None
     document = json.loads(image.manifest)

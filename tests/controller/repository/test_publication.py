@@ -35,7 +35,7 @@ def write(directory: Path, name: str, content: bytes) -> Path:
 def test_every_blob_of_an_image_is_stored_and_found_by_name(
     tmp_path: Path, home: Home, blobs: BlobStore, repository: Repository
 ) -> None:
-    """After publication the store holds the manifest and each blob it names, and the database knows them by name:tag."""
+    """After publication the store holds the manifest and each blob it names; the database knows the name:tag."""
     repository.publish(write(tmp_path, "hello.tar", fakes.tar(fakes.layout(LAYERS))))
     publication = find(home.store, "hello:1")
     assert publication is not None and len(publication.blobs) == 3

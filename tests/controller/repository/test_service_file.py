@@ -110,7 +110,7 @@ def test_what_cannot_be_deployed_says_what_to_do(home: Home) -> None:
     with pytest.raises(SpecificationError, match=r"'hello:1' is not published; .* \(published: nothing yet\)"):
         deploy(home.store, home.authority, parse(wanted), NOW)
     publish(home)
-    with pytest.raises(ControllerError, match="provider 'other' has no key .*provider add other"):
+    with pytest.raises(ControllerError, match=r"provider 'other' has no key .*provider add other"):
         deploy(home.store, home.authority, parse(wanted + "provider: other"), NOW)
     home.store.publish("film:1", codec.encode(Publication("film:1", BLOB, image=False)), NOW)
     with pytest.raises(SpecificationError, match="is a file, not an image"):
