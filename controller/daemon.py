@@ -60,7 +60,7 @@ class Controller:
         enrolment = Enrolment(self.store, self.authority.certify_node)
         self.application = Application(self.authority, enrolment, self.work, self._on_enrolled)
         self.endpoint: Endpoint | None = None
-        self.problem = ""
+        self._problems: dict[str, str] = {}
         self._stopping = False
         self._look = asyncio.Event()
         self._poll = asyncio.Event()
@@ -102,15 +102,21 @@ class Controller:
             try:
                 await job()
             except ControllerError as error:
-                self._report_problem(str(error))
+                self._note(job.__name__, str(error))
             except Exception:
                 log.exception("%s failed and is started again", job.__name__.strip("_"))
             await asyncio.sleep(1.0)
 
-    def _report_problem(self, problem: str) -> None:
-        if problem != self.problem and problem:
+    @property
+    def problem(self) -> str:
+        """What does not work at the moment, in words."""
+        return "; ".join(problem for problem in self._problems.values() if problem)
+
+    def _note(self, where: str, problem: str) -> None:
+        """Keeps what is wrong somewhere until it is right again; logs it once."""
+        if problem and problem != self._problems.get(where):
             log.error("%s", problem)
-        self.problem = problem
+        self._problems[where] = problem
 
     # --- what is known -----------------------------------------------------------------------------------------
 
@@ -167,7 +173,7 @@ class Controller:
                 delay = RECONNECT_FIRST_S
                 log.warning("the gateway at %s closed the connection", self.settings.gateway)
             except (OSError, FetchError, ValueError) as error:
-                self._report_problem(f"{error}; trying again")
+                self._note("_keep_face", f"{error}; trying again")
             await asyncio.sleep(delay * random.uniform(0.75, 1.25))
             delay = min(RECONNECT_MOST_S, delay * 2)
 
@@ -177,7 +183,7 @@ class Controller:
             nodes = [row.name for row in await self.work(self.store.nodes)]
             await self.application.attach(endpoint, nodes)
             self.endpoint = endpoint
-            self._report_problem("")
+            self._note("_keep_face", "")
             self._poll.set()
             log.info("serving %s through %s", self.network.uri, self.settings.gateway)
             await endpoint.closed()
@@ -208,12 +214,13 @@ class Controller:
                 reason = str(error)
                 verdict = await self.work(lambda: self.intake.missed(node, reason))
             except ControllerError as error:
-                self._report_problem(str(error))
+                self._note("_ask", str(error))
                 verdict = Verdict(problem=str(error))
         if verdict.problem:
             log.debug("no report of %s: %s", node, verdict.problem)
             self.network_state.failed(node, time.monotonic())
         else:
+            self._note("_ask", "")
             self.network_state.heard(node, verdict.report, time.monotonic())
             self._look.set()
 
@@ -234,6 +241,7 @@ class Controller:
             why = await self.work(lambda view=view: self.engine.reason_to_look(view))  # type: ignore[misc]
             head = await self._place(view, why) if why else await self.work(self.engine.renew)
             await self._announce(head)
+            self._note("_decide", "")
 
     async def _place(self, view: View, why: str) -> Head | None:
         return await self.work(lambda: self.engine.decide(view, why))
@@ -247,7 +255,13 @@ class Controller:
     # --- commands ----------------------------------------------------------------------------------------------
 
     async def _status(self, request: dict[str, Any], report: Report) -> dict[str, Any]:
-        head = await self.work(self.engine.current)
+        try:
+            head = await self.work(self.engine.current)
+        except ControllerError as error:
+            head = None
+            self._note("status", str(error))
+        else:
+            self._note("status", "")
         return {
             "network": self.network.uri,
             "gateway": self.settings.gateway,

@@ -79,6 +79,8 @@ class Engine:
         if view.is_cut_off:
             return ""
         nodes = frozenset(view.reports)
+        if not self._nodes and not nodes and self.current() is None:
+            return "the network is new"  # an empty head is an answer; without one, every question waits in vain
         if gone := sorted(self._nodes - nodes):
             return f"lost {', '.join(gone)}"
         if new := sorted(nodes - self._nodes):

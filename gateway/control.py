@@ -1,7 +1,7 @@
 """`control.sock`: how the command line and the owner's scripts ask the running gateway.
 
-One JSON object a line each way: `{"command": "status"}` gets `{"ok": true, "result": …}` or `{"ok": false, "error": "…"}`.
-The socket is readable by the group `picasso`; no command changes anything.
+One JSON object a line each way: `{"command": "status"}` gets `{"ok": true, "result": …}` or
+`{"ok": false, "error": "…"}`. The socket is readable by the group `picasso`; no command changes anything.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from gateway import __version__, config, datasets, privileges
 from gateway.config import Settings
 from gateway.control import ControlServer
 from gateway.executor.client import ExecutorClient, ExecutorError
-from gateway.executor_process import ExecutorProcess
+from gateway.executor_process import ExecutorEnded, ExecutorProcess
 from gateway.forwarder.blobs import BlobStore
 from gateway.forwarder.consumer import Consumer, StorageFull
 from gateway.forwarder.content_store import ContentStore
@@ -102,6 +102,7 @@ class Gateway:
         self._tasks: set[asyncio.Task[None]] = set()
         self._closers: list[Callable[[], None]] = []
         self._stopping = asyncio.Event()
+        self._status = 0
         self._fetching_keys: set[bytes] = set()
         self._neighbor_nodes: dict[int, str] = {}
 
@@ -136,7 +137,7 @@ class Gateway:
             await self._stopping.wait()
         finally:
             await self._stop(executor)
-        return 0
+        return self._status
 
     async def _start(self) -> None:
         settings = self.settings
@@ -186,9 +187,14 @@ class Gateway:
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if isinstance(error, ExecutorEnded):
+            log.critical("%s", error)
+        else:
             log.critical("a part of the gateway failed, which is a bug: it stops", exc_info=error)
-            self._stopping.set()
+        self._status = 1
+        self._stopping.set()
 
     def _reload(self) -> None:
         """SIGHUP: neighbours and routes change while everything runs; what needs a restart is named."""

@@ -8,6 +8,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from gateway.config import Settings
@@ -19,11 +20,16 @@ RESTART_MIN_S, RESTART_MAX_S = 1.0, 60.0
 WATCH_S = 0.5
 
 
+class ExecutorEnded(Exception):
+    """The executor is gone and can't be started with the privileges that are left."""
+
+
 class ExecutorProcess:
     """`picasso-gateway executor` as a child; it lives on when this process is killed, and keeps its services."""
 
     def __init__(self, settings: Settings) -> None:
         self._config = settings.path
+        self._user = os.geteuid()
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -43,6 +49,11 @@ class ExecutorProcess:
             await asyncio.sleep(WATCH_S)
             if self._process is None or self._process.poll() is None:
                 continue
+            if os.geteuid() != self._user:
+                raise ExecutorEnded(
+                    f"the executor ended with status {self._process.returncode} and this user may not start it again: "
+                    "the gateway ends, so that its own supervisor starts both"
+                )
             log.error("the executor ended with status %s; again in %.0f s", self._process.returncode, delay)
             await asyncio.sleep(delay)
             delay = min(delay * 2, RESTART_MAX_S)
@@ -50,13 +61,16 @@ class ExecutorProcess:
                 self.start()
 
     async def stop(self, client: ExecutorClient, patience_s: float) -> None:
-        """Stops the services and the process; what has not ended by then is killed."""
-        with contextlib.suppress(ExecutorError, TimeoutError):
-            await asyncio.wait_for(client.stop(), patience_s)
-        if self._process is None:
-            return
-        try:
-            await asyncio.to_thread(self._process.wait, patience_s / 4)
-        except subprocess.TimeoutExpired:
-            log.warning("the executor did not stop and is killed")
-            self._process.kill()
+        """Stops the services and the process; what has not ended by then is killed, where this user may do that."""
+        deadline = time.monotonic() + patience_s
+        while time.monotonic() < deadline:
+            # One that has only just been started does not listen yet.
+            with contextlib.suppress(ExecutorError, TimeoutError):
+                await asyncio.wait_for(client.stop(), deadline - time.monotonic())
+            if self._process is None or self._process.poll() is not None:
+                return
+            await asyncio.sleep(0.1)
+        log.warning("the executor did not stop in %.0f s and is killed", patience_s)
+        if self._process is not None:
+            with contextlib.suppress(PermissionError):
+                self._process.kill()

@@ -89,7 +89,9 @@ def _problem(arguments: argparse.Namespace) -> str:
 
 def _directory(keep: Path | None) -> Path:
     if keep is None:
-        return Path(tempfile.mkdtemp(prefix="picasso-demo-"))
+        directory = Path(tempfile.mkdtemp(prefix="picasso-demo-"))
+        directory.chmod(0o711)  # gateways that root starts become the user `picasso`, who must get to their folders
+        return directory
     keep.mkdir(parents=True, exist_ok=True)
     return keep.absolute()
 

@@ -13,7 +13,7 @@ from gateway.protocol.names import Name
 BULK_BYTES = 2048
 CONTROL_SHARE = 0.25
 # Python's own cost of an entry (objects, two dictionary slots, the sorted name), measured; counted against the budget.
-ENTRY_OVERHEAD_BYTES = 450
+ENTRY_OVERHEAD_BYTES = 480
 # Pinned Data is kept whatever happens: heads, certificates and specifications, a few dozen packets.
 PINNED_MAX = 1024
 # How many packets below a prefix are looked at: an Interest for a short prefix must not cost a walk through the store.

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from gateway.forwarder.packet import Data, Interest, component_ends
 from gateway.protocol.names import Name
 
-# What a flood may take: an entry costs about 1.5 kB, so 64 MB at the most, on a router that has 128.
+# What a flood may take: an entry costs about 1.3 kB, so 52 MB at the most, on a router that has 128.
 PIT_CAPACITY = 40_000
-# Longer than any loop takes; a nonce and its name's hash cost about 150 bytes, so 5 MB at the most.
+# Longer than any loop takes; a nonce and its name's hash cost about 200 bytes, so 6.5 MB at the most.
 DEAD_NONCE_LIFETIME_S = 6.0
 DEAD_NONCE_CAPACITY = 32_768
 # Timers of entries that are gone are swept out when they outnumber those that live, and there are more than this.

@@ -194,6 +194,14 @@ def test_no_node_heard_yet_is_no_decision_on_a_service(network: Network) -> None
     assert "no node" in json.loads(network.home.store.meta("unplaced"))["web"]["problem"]
 
 
+def test_new_network_has_a_head_at_once(network: Network) -> None:
+    """Before any node is heard there is an empty head, so that whoever asks gets an answer; then it is no news."""
+    nobody = View({})
+    assert network.engine.reason_to_look(nobody) == "the network is new"
+    head = network.engine.decide(nobody, "the network is new", NOW)
+    assert head is not None and head.sections == () and network.engine.reason_to_look(nobody) == ""
+
+
 def test_removed_service_leaves_the_head(network: Network) -> None:
     """After undeployment the next head has no section of the service."""
     network.deploy()

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 from executor_world import World
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.executor import decision as decisions
@@ -134,6 +134,7 @@ def test_a_damaged_section_that_the_head_names_is_refused_with_its_service(world
     assert "damaged" in bad.refusal and hello.generation is not None
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300), st.lists(st.binary(max_size=100), max_size=3))
 def test_random_bytes_are_refused(world_of_bytes: World, head: bytes, others: list[bytes]) -> None:
     """Whatever bytes come, the answer is a refusal and no other exception."""

@@ -159,6 +159,7 @@ def test_a_minute_of_health_forgives() -> None:
     assert node.histories["s"].delay_s == 1.0
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1000), st.floats(-1, 1)), max_size=30))
 def test_back_off_stays_within_its_bounds(failures: list[tuple[float, float]]) -> None:
     """Whatever happens when, the wait is between 0.75 and 375 seconds and never shrinks without health."""

@@ -592,15 +592,15 @@ def test_idle_udp_faces_close(monkeypatch: pytest.MonkeyPatch) -> None:
         host = new_host()
         port = free_port(host, socket.SOCK_DGRAM)
         async with running(f"udp4://{host}:{port}") as a:
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as quiet:
-                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as talking:
-                    quiet.sendto(packet.encode_interest(NAME)[1], (host, port))
-                    for i in range(8):
-                        talking.sendto(packet.encode_interest(NAME)[1], (host, port))
-                        await asyncio.sleep(0.1)
-                        if i == 0:
-                            assert len(a.accepted) == 2
-                    assert [face.uri.rpartition(":")[2] for face in a.accepted] == [str(talking.getsockname()[1])]
+            quiet, talking = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+            with quiet, talking:
+                quiet.sendto(packet.encode_interest(NAME)[1], (host, port))
+                for i in range(8):
+                    talking.sendto(packet.encode_interest(NAME)[1], (host, port))
+                    await asyncio.sleep(0.1)
+                    if i == 0:
+                        assert len(a.accepted) == 2
+                assert [face.uri.rpartition(":")[2] for face in a.accepted] == [str(talking.getsockname()[1])]
 
     run(work)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 
 import pytest
 
@@ -12,7 +13,6 @@ from gateway.forwarder.packet import NACK_CONGESTION, NACK_DUPLICATE, NACK_NO_RO
 from gateway.forwarder.pit import DEAD_NONCE_LIFETIME_S
 from gateway.protocol import keys, names
 from tests.forwarder.topology import App, Network, Node, data
-import itertools
 
 
 def line(*node_names: str, prefix: str = "/p", **link: float) -> tuple[Network, App, App]:

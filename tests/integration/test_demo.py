@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -74,7 +75,7 @@ def command(*arguments: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """One whole run, with its directory kept and its sockets watched from outside."""
     folder = tmp_path_factory.mktemp("demo")
     directory, sockets = Path(f"/tmp/picasso-test-{os.getpid()}"), Sockets()
@@ -88,13 +89,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
             time.sleep(0.25)
     text = (folder / "out.txt").read_text()
     results = json.loads((folder / "out.json").read_text()) if (folder / "out.json").exists() else {}
-    return Run(process.returncode, text, results, directory, sockets)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def remove_directory(run: Run) -> Iterator[None]:
-    yield
-    subprocess.run(["rm", "-rf", str(run.directory)], check=True)
+    yield Run(process.returncode, text, results, directory, sockets)
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 def heads(run: Run) -> set[tuple[str, str]]:
