@@ -8,7 +8,6 @@ A test holds that nothing would change.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import inspect
 import re
 import types

@@ -106,10 +106,13 @@ def test_reports_become_a_head_that_is_served(home: Home, monkeypatch: pytest.Mo
 
     async def main() -> None:
         faces: list[Face] = []
-        async with running(home, monkeypatch, faces):
+        async with running(home, monkeypatch, faces) as controller:
             await until(lambda: faces and home.network.controller in faces[0].registered)
             answer(home, faces[0], key)
             await until(lambda: (head := head_of(home)) and head.sections)
+            row = home.store.head()
+            assert row is not None
+            await until(lambda: controller.application.heads.find(home.network.head, True) == row.wire)
             wire = await faces[0].ask(home.network.head, can_be_prefix=True)
             assert wire is not None and codec.decode(Head, keys.parse(wire).content) == head_of(home)
             spec = await faces[0].ask(home.network.provider("main"), can_be_prefix=True)
