@@ -48,7 +48,7 @@ class Controller:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.network = workspace.network_of(settings)
-        self.store = workspace.open_store(settings)
+        self.store = workspace.open_store(settings, verify=True)
         self.authority = workspace.open_authority(settings, self.store)
         self.blobs = workspace.open_blobs(settings)
         self.repository = workspace.open_repository(settings, self.blobs, self.store)

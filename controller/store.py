@@ -54,15 +54,18 @@ class Decision:
 
 
 class Store:
-    """The database at a SQLAlchemy URL; raises StoreError when it cannot be opened or is damaged."""
+    """The database at a SQLAlchemy URL; raises StoreError when it cannot be opened or is damaged.
 
-    def __init__(self, url: str) -> None:
+    `verify` reads all of it to know that, which takes seconds when the history is long.
+    """
+
+    def __init__(self, url: str, verify: bool = True) -> None:
         try:
             self._engine, self.label = _open(url)
         except (SQLAlchemyError, ImportError, ValueError) as error:
             raise StoreError(f"the database {_redacted(url)} does not open: {error}") from error
         try:
-            self._check()
+            self._check(verify)
         except SQLAlchemyError as error:
             self._engine.dispose()
             raise StoreError(self._explain(error)) from error
@@ -70,9 +73,9 @@ class Store:
             self._engine.dispose()
             raise
 
-    def _check(self) -> None:
+    def _check(self, verify: bool) -> None:
         with self._engine.begin() as connection:
-            if self._engine.dialect.name == "sqlite":
+            if verify and self._engine.dialect.name == "sqlite":
                 verdict = connection.execute(text("PRAGMA quick_check(1)")).scalar()
                 if verdict != "ok":
                     raise StoreError(_damage(self.label, str(verdict)))

@@ -35,8 +35,8 @@ def control_path(settings: Settings) -> Path:
     return settings.state_dir / "controller.sock"
 
 
-def open_store(settings: Settings) -> Store:
-    return Store(settings.database)
+def open_store(settings: Settings, verify: bool = False) -> Store:
+    return Store(settings.database, verify)
 
 
 def open_authority(settings: Settings, store: Store) -> Authority:

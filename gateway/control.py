@@ -55,7 +55,7 @@ class ControlServer:
             return
         self._clients.add(writer)
         try:
-            while line := await asyncio.wait_for(reader.readline(), IDLE_S):
+            while line := await _read_line(reader):
                 writer.write(json.dumps(self._answer(line)).encode() + b"\n")
                 await writer.drain()
         except (TimeoutError, ConnectionError, ValueError):
@@ -78,6 +78,11 @@ class ControlServer:
         except Exception:
             log.exception("the command %s failed", name)
             return {"ok": False, "error": f"{name} failed; the log says why"}
+
+
+async def _read_line(reader: asyncio.StreamReader) -> bytes:
+    async with asyncio.timeout(IDLE_S):
+        return await reader.readline()
 
 
 def ask(path: Path, command: str, timeout_s: float = 5.0) -> Any:

@@ -66,7 +66,8 @@ class ExecutorProcess:
         while time.monotonic() < deadline:
             # One that has only just been started does not listen yet.
             with contextlib.suppress(ExecutorError, TimeoutError):
-                await asyncio.wait_for(client.stop(), deadline - time.monotonic())
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    await client.stop()
             if self._process is None or self._process.poll() is not None:
                 return
             await asyncio.sleep(0.1)

@@ -177,17 +177,17 @@ class DemoNetwork:
     def stop(self) -> list[str]:
         """Ends everything in order, then by force; returns what was not as it should be. May be called twice."""
         with self._stopping:
+            late = self.processes.terminate([CONTROLLER_PROCESS, *self.plan.topology.names], 5.0)
             nodes = [node for node in self.plan.gateways if (self.run_dir(node) / "executor.sock").exists()]
             with ThreadPoolExecutor(8) as pool:
                 list(pool.map(self._stop_services, nodes))
-            late = self.processes.terminate([CONTROLLER_PROCESS, *self.plan.topology.names], 5.0)
             problems = [f"{name} did not end within 5 s of SIGTERM" for name in late]
             if survivors := self.processes.kill_all():
                 problems.append(f"processes survive SIGKILL: {survivors}")
             return problems
 
     def _stop_services(self, node: str) -> None:
-        with contextlib.suppress(Unanswered):  # it was killed before, or never ran: the rest is by force
+        with contextlib.suppress(Unanswered):  # it ended with its gateway; what is left of it is ended by force
             asking.stop_services(self.run_dir(node))
 
 

@@ -137,9 +137,7 @@ def gateway_uci(plan: Plan, node: str, token: str) -> str:
     )
     lines += _section("controller", "controller", interval=f"{INTERVAL_S}s")
     listen = [f"unix://{folder}/run/ndn.sock", f"tcp4://{address}:{NDN_PORT}"]
-    lines += _section(
-        "forwarder", "forwarder", listen=listen, blob_dir=str(folder / "gateway" / "blobs"), discovery="0"
-    )
+    lines += _section("forwarder", "forwarder", listen=listen, blob_dir=str(folder / "blobs"), discovery="0")
     for neighbor in plan.neighbors(node):
         uri = f"tcp4://{plan.addresses[neighbor]}:{NDN_PORT}"
         lines += _section(

@@ -47,7 +47,8 @@ class ExecutorClient:
 
     async def _ask(self, request: ExecutorRequest) -> ExecutorReply:
         try:
-            reply = await asyncio.wait_for(self._exchange(request), self._timeout_s)
+            async with asyncio.timeout(self._timeout_s):
+                reply = await self._exchange(request)
         except TimeoutError as error:
             raise ExecutorError(f"{self._path}: no answer to {request.operation} in {self._timeout_s:g} s") from error
         except (OSError, EOFError, MessageError) as error:

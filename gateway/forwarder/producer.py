@@ -16,6 +16,8 @@ from gateway.protocol import keys, names
 from gateway.protocol.keys import Key
 from gateway.protocol.names import Name, tlv
 
+__all__ = ["BlobStore", "SegmentedContent", "publish_segmented", "serve_blobs"]
+
 # Leaves 800 of a packet's 8,800 bytes to the name, the signature and the link headers.
 SEGMENT_BYTES = 8000
 FRESHNESS_MS = 10_000

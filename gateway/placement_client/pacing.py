@@ -33,5 +33,6 @@ class Backoff:
 async def wait(event: asyncio.Event, timeout_s: float | None) -> None:
     """Returns when the event is set, which it clears, or after the time."""
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), None if timeout_s is None else max(0.0, timeout_s))
+        async with asyncio.timeout(None if timeout_s is None else max(0.0, timeout_s)):
+            await event.wait()
     event.clear()

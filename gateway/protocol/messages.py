@@ -77,7 +77,7 @@ class LinkReport:
 
 @dataclass(frozen=True, slots=True)
 class InterfaceReport:
-    """A network interface and its kernel counters; `speed_mbps` is an upper bound of a wired leg, never a measurement."""
+    """An interface and its kernel counters; `speed_mbps` is an upper bound of a wired leg, never a measurement."""
 
     name: str = key(1)
     state: str = key(2, "")
@@ -222,7 +222,8 @@ class ServiceSpec:
     """What may run, signed by its provider: the image by digest, its limits, and what it asks of placement.
 
     `manifest` is the OCI image manifest; `blobs` are the configuration and the layers it names, in its order.
-    `cpu` is in cores, `restart` is `always`, `on-failure` or `never`, `runtime` is `any`, `docker`, `oci` or `unikernel`.
+    `cpu` is in cores; `restart` is `always`, `on-failure` or `never`; `runtime` is `any`, `docker`, `oci` or
+    `unikernel`.
     """
 
     name: str = key(1)
@@ -311,7 +312,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class EnrolRequest:
-    """`proof` is HMAC-SHA256, keyed with the token's secret, over nonce, node name and public key (see trust.enrol_proof)."""
+    """`proof` is HMAC-SHA256 with the token's secret over nonce, node name and public key (trust.enrol_proof)."""
 
     node: str = key(1)
     public_key: bytes = key(2)

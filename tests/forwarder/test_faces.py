@@ -195,7 +195,8 @@ def test_a_handler_that_fails_answers_nothing(tmp_path: Path) -> None:
     async def work() -> None:
         unix = f"unix://{tmp_path}/a.sock"
         async with running(unix) as a:
-            consumer = await connect(unix)
+            producer, consumer = await connect(unix), await connect(unix)
+            await until(lambda: len(a.accepted) == 2)
             calls = []
 
             def fails_once(interest: packet.Interest) -> bytes:
@@ -204,11 +205,33 @@ def test_a_handler_that_fails_answers_nothing(tmp_path: Path) -> None:
                     raise RuntimeError("broken")
                 return answer(interest)
 
-            a.serve(names.parse("/p"), fails_once)
+            producer.serve(names.parse("/p"), fails_once)
+            a.forwarder.fib.add(names.parse("/p"), a.accepted[0].id, 0, "app")
             with pytest.raises(TimedOut, match="/p/x"):
                 await consumer.express(NAME, lifetime_ms=100)
             assert (await consumer.express(NAME, lifetime_ms=1000)).content == b"answer"
+            producer.close()
             consumer.close()
+
+    run(work)
+
+
+def test_pending_interests_fail_when_the_forwarder_goes(tmp_path: Path) -> None:
+    """An application hears at once that its forwarder is gone, and where none was from the start."""
+
+    async def work() -> None:
+        unix = f"unix://{tmp_path}/a.sock"
+        with pytest.raises(ConnectionError, match=f"no forwarder at {unix}"):
+            await connect(unix)
+        async with running(unix) as a:
+            a.serve(names.parse("/p"), lambda interest: None)
+            app = await connect(unix)
+            asking = asyncio.ensure_future(app.express(NAME, lifetime_ms=60_000))
+            await asyncio.sleep(0.05)
+        with pytest.raises(FetchError, match="closed the connection"):
+            await asking
+        with pytest.raises(FetchError, match="closed the connection"):
+            await app.express(NAME)
 
     run(work)
 
@@ -252,6 +275,41 @@ def test_when_both_ends_dial_one_connection_stays() -> None:
     async def work() -> None:
         for _ in range(4):
             await asyncio.gather(*(pair() for _ in range(5)))
+
+    run(work)
+
+
+@pytest.mark.parametrize("ours_is_smaller", [True, False])
+def test_the_smaller_address_keeps_its_connection(monkeypatch: pytest.MonkeyPatch, ours_is_smaller: bool) -> None:
+    """A connection that the peer made while we were dialling gives way to ours only if our address is smaller."""
+    is_free = asyncio.Event()
+    at_once = neighbors_module.Neighbors._connect
+
+    async def late(self: Any, address: Any) -> socket.socket:
+        await is_free.wait()
+        return await at_once(self, address)
+
+    monkeypatch.setattr(neighbors_module.Neighbors, "_connect", late)
+
+    async def work() -> None:
+        small, large = new_host(), new_host()
+        ours, theirs = (small, large) if ours_is_smaller else (large, small)
+        port, dialled = free_port(ours), []
+        listener = await asyncio.start_server(lambda reader, writer: dialled.append((reader, writer)), theirs, 0)
+        their_uri = f"tcp4://{theirs}:{listener.sockets[0].getsockname()[1]}"
+        async with running(f"tcp4://{ours}:{port}", neighbors=(Neighbor("b", their_uri),)) as a:
+            reader, writer = await asyncio.open_connection(ours, port, local_addr=(theirs, 0))
+            await until(lambda: a.is_up("b"))
+            is_free.set()
+            await until(lambda: dialled)
+            assert await receives_end(reader if ours_is_smaller else dialled[0][0])
+            assert a.is_up("b") and not a.accepted
+            stays = dialled[0][1] if ours_is_smaller else writer
+            stays.write(packet.encode_interest(NAME)[1])
+            await until(lambda: a.manager.face_of("b").counters.in_interests == 1)  # type: ignore[union-attr]
+            for one in (writer, dialled[0][1]):
+                one.close()
+        listener.close()
 
     run(work)
 

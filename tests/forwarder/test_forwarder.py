@@ -466,6 +466,7 @@ def test_hop_limit(hop_limit: int, arrives: int) -> None:
     consumer.ask("/p/x", hop_limit=hop_limit)
     network.run(1)
     assert len(producer.asked) == arrives
+    assert len(network.nodes["a"].to["b"].sent) == (hop_limit > 1)
     if arrives:
         assert producer.asked[0].hop_limit == 0
 
