@@ -120,7 +120,7 @@ class Gateway:
         loop = self._loop
         settings.gateway.run_dir.mkdir(parents=True, exist_ok=True)
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stopping.set)
+            loop.add_signal_handler(number, self._on_stop_signal, number)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         # The executor serves the owner of the run directory, so that is settled before it starts.
         user = privileges.hand_over([settings.gateway.run_dir, settings.gateway.state_dir, settings.forwarder.blob_dir])
@@ -173,6 +173,10 @@ class Gateway:
             close()
         if self.blobs is not None:
             self.blobs.close()
+
+    def _on_stop_signal(self, number: int) -> None:
+        log.info("stopping: %s", signal.Signals(number).name)
+        self._stopping.set()
 
     def _page_directory(self) -> Sequence[PageService]:
         """For the page's threads: the loop, which owns all state, makes the list."""

@@ -299,6 +299,7 @@ def test_the_smaller_address_keeps_its_connection(monkeypatch: pytest.MonkeyPatc
         their_uri = f"tcp4://{theirs}:{listener.sockets[0].getsockname()[1]}"
         async with running(f"tcp4://{ours}:{port}", neighbors=(Neighbor("b", their_uri),)) as a:
             reader, writer = await asyncio.open_connection(ours, port, local_addr=(theirs, 0))
+            writer.write(stream_module.GREETING)
             await until(lambda: a.is_up("b"))
             is_free.set()
             await until(lambda: dialled)
@@ -355,10 +356,32 @@ def test_the_peer_that_lost_the_connection_is_believed(monkeypatch: pytest.Monke
             await asyncio.sleep(0.2)
             host, _, port = a_uri.removeprefix("tcp4://").partition(":")
             _, writer = await asyncio.open_connection(host, int(port), local_addr=(hosts[1], 0))
+            writer.write(stream_module.GREETING)
             await until(lambda: face.transport is not dead)
             assert face.up and not a.accepted
             writer.close()
         listener.close()
+
+    run(work)
+
+
+def test_an_application_on_a_neighbours_machine_is_not_the_neighbour() -> None:
+    """What connects from a neighbour's address without a gateway's greeting gets a face of its own."""
+
+    async def work() -> None:
+        host, other = new_host(), new_host()
+        port = free_port(host)
+        async with running(
+            f"tcp4://{host}:{port}", neighbors=(Neighbor("b", f"tcp4://{other}:{free_port(other)}"),)
+        ) as a:
+            _, writer = await asyncio.open_connection(host, port, local_addr=(other, 0))
+            for byte in packet.encode_interest(NAME)[1]:
+                writer.write(bytes((byte,)))
+                await writer.drain()
+            await until(lambda: a.accepted)
+            assert not a.is_up("b")
+            assert a.accepted[0].counters.in_interests == 1
+            writer.close()
 
     run(work)
 
@@ -756,12 +779,15 @@ def test_a_rate_limited_face_carries_its_rate(kind: str) -> None:
             await until(lambda: a.is_up("b") and b.is_up("a"))
             a.route(names.parse("/p"), "b")
             b.serve(names.parse("/p"), bulk_answer)
+            sent, received = b.manager.face_of("a").counters, a.manager.face_of("b").counters  # type: ignore[union-attr]
             loop = asyncio.get_running_loop()
+            await asyncio.sleep(0.1)  # a connection that gives way to the other end's has brought its greeting
+            sent_before, received_before = sent.out_bytes, received.in_bytes
             begun = loop.time()
             assert await fetch_all(a.app, "/p", 400) == 400
             spent_s = loop.time() - begun
-            carried = b.manager.face_of("a").counters.out_bytes  # type: ignore[union-attr]
-            assert carried == a.manager.face_of("b").counters.in_bytes  # type: ignore[union-attr]
+            carried = sent.out_bytes - sent_before
+            assert carried == received.in_bytes - received_before
             assert 0.85 * rate_bps <= carried * 8 / spent_s <= 1.15 * rate_bps
 
     run(work)

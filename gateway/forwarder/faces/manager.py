@@ -213,11 +213,21 @@ class FaceManager:
         remote = connection.transport.get_extra_info("peername")
         if remote is None:
             return None
-        neighbor = self._neighbors.at(remote[0])
-        if neighbor is not None:
+        if self._neighbors.at(remote[0]) is None:
+            return self._adopt_tcp_stranger(connection)
+        connection.wait_for_greeting(lambda is_gateway: self._decide_tcp(connection, is_gateway))
+        return None
+
+    def _decide_tcp(self, connection: StreamConnection, is_gateway: bool) -> StreamFace | None:
+        """A connection from a neighbour's address: the neighbour itself, or an application on its machine."""
+        neighbor = self._neighbors.at(connection.transport.get_extra_info("peername")[0])
+        if neighbor is not None and is_gateway:
             return self._neighbors.adopt(neighbor, connection)
-        face = StreamFace(uri_of("tcp", remote), uri_of("tcp", connection.transport.get_extra_info("sockname")))
-        return self._adopt_stranger(face, "tcp", connection)
+        return self._adopt_tcp_stranger(connection)
+
+    def _adopt_tcp_stranger(self, connection: StreamConnection) -> StreamFace | None:
+        remote, local = (connection.transport.get_extra_info(end) for end in ("peername", "sockname"))
+        return self._adopt_stranger(StreamFace(uri_of("tcp", remote), uri_of("tcp", local)), "tcp", connection)
 
     def _adopt_stranger(self, face: StreamFace, kind: str, connection: StreamConnection) -> StreamFace | None:
         if not self._has_room(kind):

@@ -189,6 +189,7 @@ class Neighbors:
         if self._peers.get(peer.neighbor.name) is not peer or (face.up and not self._ours_wins(peer, connection)):
             return None
         self._attach(peer, face, connection, dialed=True)
+        face.greet()
         return face
 
     def _attach(self, peer: _Peer, face: StreamFace, connection: StreamConnection, dialed: bool) -> None:

@@ -21,6 +21,11 @@ WRITE_BUFFER_MAX_BYTES = 4 << 20
 _USER_TIMEOUT_MS = 20_000
 _KEEPALIVE_IDLE_S, _KEEPALIVE_INTERVAL_S, _KEEPALIVE_COUNT = 10, 5, 2
 
+# The first packet of a connection that a gateway makes to a neighbour: an empty link packet (IDLE), which every forwarder
+# ignores. Applications on the neighbour's machine come from the same address and don't send it.
+GREETING = b"\x64\x00"
+GREETING_PATIENCE_S = 30.0
+
 Receive = Callable[[Face, bytes], None]
 Lost = Callable[["StreamFace", asyncio.Transport], None]
 
@@ -45,6 +50,10 @@ class StreamFace(Face):
 
     def attach(self, transport: asyncio.Transport) -> None:
         self.transport, self.up = transport, True
+
+    def greet(self) -> None:
+        """Says that a gateway is at this end; before anything else is sent on a connection that it made."""
+        self._write(GREETING)
 
     def detach(self) -> None:
         self.transport, self.up = None, False
@@ -84,6 +93,7 @@ class StreamConnection(asyncio.Protocol):
     def __init__(self, adopt: Callable[[StreamConnection], StreamFace | None], receive: Receive, lost: Lost) -> None:
         self._adopt, self._receive, self._lost = adopt, receive, lost
         self._buffer = b""
+        self._decide: Callable[[bool], StreamFace | None] | None = None
         self.face: StreamFace | None = None
         self.transport: asyncio.Transport
 
@@ -92,15 +102,32 @@ class StreamConnection(asyncio.Protocol):
         self.transport = transport
         _tune(transport.get_extra_info("socket"))
         self.face = self._adopt(self)
-        if self.face is None:
+        if self.face is None and self._decide is None:
             transport.close()
 
+    def wait_for_greeting(self, decide: Callable[[bool], StreamFace | None]) -> None:
+        """Leaves it to the first bytes who is there: `decide(is_gateway)` gives the face, None to close."""
+        self._decide = decide
+        asyncio.get_running_loop().call_later(GREETING_PATIENCE_S, self._end_wait)
+
+    def _end_wait(self) -> None:
+        if self._decide is not None:
+            self.transport.close()
+
     def data_received(self, chunk: bytes) -> None:
+        if self._buffer:
+            chunk = self._buffer + chunk
+        if self._decide is not None:
+            if len(chunk) < len(GREETING):
+                self._buffer = chunk
+                return
+            decide, self._decide = self._decide, None
+            self.face = decide(chunk.startswith(GREETING))
+            if self.face is None:
+                self.transport.close()
         face = self.face
         if face is None:
             return
-        if self._buffer:
-            chunk = self._buffer + chunk
         try:
             packets, used = packet.split_stream(chunk)
         except DecodeError as error:
