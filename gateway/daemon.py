@@ -375,7 +375,8 @@ class Gateway:
             self.client_endpoint,
             self.settings.gateway.token,
             self.settings.path,
-            unreachable=(FetchError,),
+            unreachable=(FetchError, ExecutorError),
+            forget_as_root=self.executor.forget_token,
         )
         identity = await self.enrolment.run()
         if self.identity is not None:

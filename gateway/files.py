@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from pathlib import Path
+
+from gateway import uci
 
 
 def replace_file(path: Path, content: bytes, mode: int = 0o600) -> None:
@@ -36,6 +39,14 @@ def sync_directory(directory: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def forget_token(config: Path) -> None:
+    """Takes a spent token out of the UCI file; the rest, comments too, stays. Raises OSError or UciError."""
+    text = config.read_bytes().decode("utf-8", "surrogateescape")
+    without = uci.set_option(text, "@gateway[0]", "token", None)
+    if without != text:
+        replace_file(config, without.encode("utf-8", "surrogateescape"), stat.S_IMODE(config.stat().st_mode))
 
 
 def set_aside(path: Path) -> Path:

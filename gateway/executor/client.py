@@ -9,6 +9,7 @@ from gateway.protocol import codec
 from gateway.protocol.errors import MessageError
 from gateway.protocol.executor_messages import (
     APPLY,
+    FORGET_TOKEN,
     FRAME_MAX_BYTES,
     LOGS,
     STATUS,
@@ -44,6 +45,10 @@ class ExecutorClient:
     async def stop(self) -> None:
         """Stops every service and then the executor; returns when the services are gone (after 4 s at most)."""
         await self._ask(ExecutorRequest(STOP))
+
+    async def forget_token(self) -> None:
+        """Has the spent enrolment token taken out of the configuration file."""
+        await self._ask(ExecutorRequest(FORGET_TOKEN))
 
     async def _ask(self, request: ExecutorRequest) -> ExecutorReply:
         try:

@@ -25,7 +25,17 @@ from gateway.executor.reconcile import History, Outcome, Plan, Step, after_failu
 from gateway.executor.runtimes.base import Instance, Labels, Launch, Runtime, RuntimeFailure
 from gateway.executor.runtimes.selection import Selection
 from gateway.executor.workers import Workers
-from gateway.protocol.executor_messages import APPLY, LOGS, STATUS, STOP, ExecutorReply, ExecutorRequest, ExecutorStatus
+from gateway.files import forget_token
+from gateway.protocol.executor_messages import (
+    APPLY,
+    FORGET_TOKEN,
+    LOGS,
+    STATUS,
+    STOP,
+    ExecutorReply,
+    ExecutorRequest,
+    ExecutorStatus,
+)
 from gateway.protocol.messages import ServiceStatus
 
 LOOK_S = 30.0
@@ -81,7 +91,16 @@ class Supervisor:
         if request.operation == STOP:
             self.stop()
             return ExecutorReply(error="" if self._stopped.wait(SHUTDOWN_S) else "some services do not stop")
+        if request.operation == FORGET_TOKEN:
+            return ExecutorReply(error=self._forget_token())
         return ExecutorReply(error=f"{request.operation!r:.40} is no request")
+
+    def _forget_token(self) -> str:
+        try:
+            forget_token(self._settings.path)
+        except (OSError, ValueError) as error:
+            return f"{self._settings.path}: {error}"
+        return ""
 
     def stop(self) -> None:
         """Ends every service, then run()."""

@@ -10,11 +10,10 @@ import asyncio
 import hashlib
 import logging
 import random
-import stat
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from gateway import uci
-from gateway.files import replace_file
+from gateway.files import forget_token
 from gateway.placement_client.identity import Identity, IdentityStore
 from gateway.placement_client.pacing import Backoff
 from gateway.placement_client.ports import Endpoint
@@ -47,12 +46,14 @@ class Enrolment:
         config: Path | None,
         *,
         unreachable: tuple[type[Exception], ...],
+        forget_as_root: Callable[[], Awaitable[None]] | None = None,
         chance: random.Random | None = None,
         pause_s: tuple[float, float] = (2.0, 300.0),
         refused_pause_s: tuple[float, float] = (30.0, 3600.0),
     ) -> None:
         self._store, self._endpoint, self._text, self._config = store, endpoint, token, config
         self._unreachable: tuple[type[Exception], ...] = (*unreachable, OSError)
+        self._forget_as_root = forget_as_root
         chance = chance or random.Random()
         self._backoff, self._refused = Backoff(chance, *pause_s), Backoff(chance, *refused_pause_s)
         self.state = "waiting for the controller"
@@ -82,7 +83,7 @@ class Enrolment:
             certificate = await self._request(token, key, trust)
             present = Identity(self._store.node, key, certificate, trust)
             await asyncio.to_thread(self._store.save, present)
-        await asyncio.to_thread(self._wipe_token)
+        await self._wipe_token()
         self.state = "enrolled"
         return present
 
@@ -158,16 +159,22 @@ class Enrolment:
                 trust.add_certificate(answer.wire)
         return trust.verify(wire)
 
-    def _wipe_token(self) -> None:
-        """Takes the spent token out of the configuration file; the rest of it, comments too, stays as it is."""
+    async def _wipe_token(self) -> None:
+        """Takes the spent token out of the configuration file, or has it done by who may."""
         if self._config is None:
             return
         try:
-            text = self._config.read_bytes().decode("utf-8", "surrogateescape")
-            wiped = uci.set_option(text, "@gateway[0]", "token", None)
-            if wiped != text:
-                mode = stat.S_IMODE(self._config.stat().st_mode)
-                replace_file(self._config, wiped.encode("utf-8", "surrogateescape"), mode)
+            await asyncio.to_thread(forget_token, self._config)
+            return
+        except PermissionError as error:
+            reason: Exception = error
         except (OSError, ValueError) as error:
-            self._store.problems[str(self._config)] = f"the spent token could not be removed, do it by hand: {error}"
-            log.warning("%s: the spent token could not be removed, do it by hand: %s", self._config, error)
+            reason = error
+        if isinstance(reason, PermissionError) and self._forget_as_root is not None:
+            try:
+                await self._forget_as_root()
+                return
+            except self._unreachable as error:
+                reason = error
+        self._store.problems[str(self._config)] = f"the spent token could not be removed, do it by hand: {reason}"
+        log.warning("%s: the spent token could not be removed, do it by hand: %s", self._config, reason)

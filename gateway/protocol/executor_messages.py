@@ -14,7 +14,7 @@ from gateway.protocol.messages import ServiceStatus
 # Every section and specification of a network of a thousand services stays below.
 FRAME_MAX_BYTES = 8 << 20
 
-APPLY, STATUS, LOGS, STOP = "apply", "status", "logs", "stop"
+APPLY, STATUS, LOGS, STOP, FORGET_TOKEN = "apply", "status", "logs", "stop", "forget-token"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,10 @@ class ExecutorStatus:
 
 @dataclass(frozen=True, slots=True)
 class ExecutorRequest:
-    """`operation` is `apply` (`desired`), `status`, `logs` (of `service`) or `stop` (all of it)."""
+    """`operation` is `apply` (`desired`), `status`, `logs` (of `service`), `stop` (all of it) or `forget-token`.
+
+    The last takes the spent token out of the configuration file, which only root may write.
+    """
 
     operation: str = key(1)
     desired: Desired | None = key(2, None)

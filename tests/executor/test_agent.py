@@ -42,6 +42,18 @@ def test_a_stop_request_ends_everything_within_five_seconds(world: World, gatewa
     assert g.processes() == []
 
 
+def test_a_spent_token_is_taken_out_of_the_configuration(gateway) -> None:
+    """The request `forget-token` removes the token for a network-facing process that may not write the file."""
+    g = gateway().start()
+    path = g.settings.path
+    path.write_text("# mine\nconfig gateway 'gateway'\n\toption token 'x'\n\toption node 'n1'\n")
+    asyncio.run(g.client.forget_token())
+    assert path.read_text() == "# mine\nconfig gateway 'gateway'\n\toption node 'n1'\n"
+    path.unlink()
+    with pytest.raises(ExecutorError, match=path.name):
+        asyncio.run(g.client.forget_token())
+
+
 @pytest.mark.parametrize("end", ["terminate", "kill"])
 def test_services_outlive_the_executor_and_are_adopted(world: World, gateway, end: str) -> None:
     """A service goes on when its executor ends or is killed, and the next one adopts it without a restart."""

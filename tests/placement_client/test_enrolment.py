@@ -10,6 +10,7 @@ import random
 import pytest
 
 from gateway import uci
+from gateway.placement_client import enrolment as enrolment_module
 from gateway.placement_client.enrolment import Enrolment, EnrolmentRefused
 from gateway.placement_client.identity import IdentityStore
 from gateway.protocol import codec, keys, names
@@ -267,3 +268,23 @@ def test_a_configuration_that_cannot_be_written_is_a_problem_and_no_failure(cont
     joining.config.write_bytes(b"config gateway\n\toption token 'unclosed\n")
     assert joining.attempt() is not None
     assert "by hand" in joining.store.problems[str(joining.config)]
+
+
+@pytest.mark.parametrize("helper_works", [True, False])
+def test_a_file_that_only_root_may_write_is_left_to_the_executor(controller, joining, monkeypatch, helper_works):
+    """Without the right to write, the executor is asked; if it can't either, the owner is told."""
+    asked = []
+
+    def refuse(config):
+        raise PermissionError(f"{config}: not ours")
+
+    async def forget_as_root():
+        asked.append(joining.config)
+        if not helper_works:
+            raise OSError("nor is it mine")
+
+    monkeypatch.setattr(enrolment_module, "forget_token", refuse)
+    joining.enrolment._forget_as_root = forget_as_root
+    assert joining.attempt() is not None
+    assert asked == [joining.config]
+    assert ("nor is it mine" in joining.store.problems.get(str(joining.config), "")) is not helper_works

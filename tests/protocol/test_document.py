@@ -7,7 +7,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 def test_generated_parts_are_current() -> None:
-    """The CDDL and the packets in docs/protocol.md are what the code builds; `docs/generate.py` brings them up to date."""
+    """The CDDL and the packets in docs/protocol.md are what the code builds; docs/generate.py writes them."""
     spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
     assert spec is not None and spec.loader is not None
     generate = importlib.util.module_from_spec(spec)

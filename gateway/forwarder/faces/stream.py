@@ -21,8 +21,8 @@ WRITE_BUFFER_MAX_BYTES = 4 << 20
 _USER_TIMEOUT_MS = 20_000
 _KEEPALIVE_IDLE_S, _KEEPALIVE_INTERVAL_S, _KEEPALIVE_COUNT = 10, 5, 2
 
-# The first packet of a connection that a gateway makes to a neighbour: an empty link packet (IDLE), which every forwarder
-# ignores. Applications on the neighbour's machine come from the same address and don't send it.
+# The first packet of a connection that a gateway makes to a neighbour: an empty link packet (IDLE), which every
+# forwarder ignores. Applications on the neighbour's machine come from the same address and don't send it.
 GREETING = b"\x64\x00"
 GREETING_PATIENCE_S = 30.0
 
