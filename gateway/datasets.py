@@ -70,8 +70,8 @@ def services(gateway: Gateway) -> list[Row]:
     rows = []
     for row in placed:
         here = running.pop(row["name"], None)
-        rows.append({**_here(to_json(here) if here else {}), **_placed(row)})
-    return rows + [_here(to_json(s)) for s in running.values()]
+        rows.append({**(to_json(here) if here is not None else _not_here(row["role"])), **_placed(row)})
+    return rows + [to_json(each) for each in running.values()]
 
 
 def _placed(row: Row) -> Row:
@@ -90,8 +90,8 @@ def _placed(row: Row) -> Row:
     }
 
 
-def _here(row: Row) -> Row:
-    return {"state": "elsewhere", "health": "", **row}
+def _not_here(role: str) -> Row:
+    return {"state": "pending" if role == "head" else "elsewhere", "health": "unknown" if role == "head" else ""}
 
 
 def links(gateway: Gateway) -> list[Row]:
