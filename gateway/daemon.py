@@ -393,8 +393,7 @@ class Gateway:
             self.pin(wire)
         gateway, controller = self.settings.gateway, self.settings.controller
         if self.blobs is None:
-            self.problems["forwarder.blob_dir"] = "not set: this gateway can't keep the images of services"
-            return
+            self.problems["forwarder.blob_dir"] = "not set: this gateway can't keep images, so no service runs here"
         session = Session(self.network, self.node, gateway.zone, identity.trust)
         self.placement = PlacementClient(
             session,
@@ -435,7 +434,8 @@ class MonitorPorts:
         return self._gateway.executor_status.services
 
     def runtimes(self) -> tuple[str, ...]:
-        return self._gateway.executor_status.runtimes
+        """None without a blob store: nothing is placed on a node that can't keep an image."""
+        return self._gateway.executor_status.runtimes if self._gateway.blobs is not None else ()
 
     def blobs(self) -> tuple[bytes, ...]:
         store = self._gateway.blobs
@@ -443,17 +443,19 @@ class MonitorPorts:
 
 
 class StoreBlobs:
-    """The disk store and the consumer that fills it, as the placement client wants them."""
+    """The disk store and the consumer that fills it, as the placement client wants them; without a store it has nothing."""
 
-    def __init__(self, consumer: Consumer, store: BlobStore) -> None:
+    def __init__(self, consumer: Consumer, store: BlobStore | None) -> None:
         self._consumer, self._store = consumer, store
 
     def has(self, sha256: bytes) -> bool:
-        return self._store.has(sha256)
+        return self._store is not None and self._store.has(sha256)
 
     async def fetch_blob(
         self, ref: BlobRef, hints: Sequence[names.Name], progress: Callable[[int, int], None] | None = None
     ) -> Path:
+        if self._store is None:
+            raise OSError(errno.ENOENT, "forwarder.blob_dir is not set: there is nowhere to keep a blob")
         try:
             return await self._consumer.fetch_blob(ref, self._store, hints, progress)
         except StorageFull as error:

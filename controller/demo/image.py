@@ -12,7 +12,10 @@ import hashlib
 import io
 import json
 import platform
+import secrets
+import sys
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -184,3 +187,20 @@ def _blob(content: bytes) -> str:
 
 def _json(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`python -m controller.demo.image SERVICE OUTPUT`: an image to try things out with, without Docker."""
+    if len(arguments) != 2:
+        print("usage: python -m controller.demo.image SERVICE OUTPUT.tar", file=sys.stderr)
+        return 2
+    try:
+        print(build_service_image(Path(arguments[1]), arguments[0], secrets.token_hex(8)))
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
