@@ -11,7 +11,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv system demo test test-slow lint clean
+.PHONY: help venv system demo test test-slow bench fuzz lint clean
 
 help: ## show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -75,10 +75,16 @@ test: system venv ## run the tests; with CI=true a skipped one is a failure
 test-slow: system venv ## run the tests that take minutes
 	@$(VENV)/bin/python -m pytest -q -m slow
 
+bench: venv ## the forwarder's figures; JSON=FILE QUICK=1 ONLY=ROW (bench/forwarder.py --list)
+	@$(VENV)/bin/python -m bench.forwarder $(if $(JSON),--json '$(JSON)') $(if $(QUICK),--quick) $(addprefix --only ,$(ONLY))
+
+fuzz: venv ## a million hostile inputs to the packet code and the forwarder; INPUTS=N
+	@$(VENV)/bin/python -m tests.fuzz.fuzz --inputs $(or $(INPUTS),1000000)
+
 lint: venv ## ruff and mypy --strict
 	@$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy --strict gateway controller
+	$(VENV)/bin/mypy --strict gateway controller bench
 
 clean: ## remove what make has made
 	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
-from controller.authority import Authority
+from controller.authority import Authority, epoch_prefix
 from controller.enrolment import Enrolment
 from gateway.forwarder.consumer import Interest
 from gateway.protocol import codec, keys, names
@@ -95,6 +95,7 @@ class Application:
     ) -> None:
         self.network = authority.network
         self.heads, self.specifications, self.certificates = Catalogue(), Catalogue(), Catalogue()
+        self.epochs = Catalogue()
         self.counters: Counter[str] = Counter()
         self._authority, self._enrolment, self._worker, self._on_enrolled = authority, enrolment, worker, on_enrolled
 
@@ -104,6 +105,8 @@ class Application:
         endpoint.serve(network.head, self._from(self.heads))
         endpoint.serve(network.controller + keys.KEY, self._from(self.certificates))
         endpoint.serve(network.prefix + keys.KEY, self._from(self.certificates))
+        # Apart from the certificates: whoever asks for N/KEY wants the anchor's, never a statement of the anchor.
+        endpoint.serve(epoch_prefix(network), self._from(self.epochs))
         endpoint.serve(network.providers, self._provider)
         endpoint.serve(network.enrol, self._enrol)
         for prefix in (network.controller, network.providers, network.blobs, network.prefix + keys.KEY):

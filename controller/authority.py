@@ -13,7 +13,7 @@ from pathlib import Path
 
 from controller.errors import ControllerError
 from gateway.protocol import codec, keys, names
-from gateway.protocol.errors import ProtocolError
+from gateway.protocol.errors import ProtocolError, TrustError
 from gateway.protocol.keys import Key
 from gateway.protocol.messages import EnrolReply, Head, ServiceSpec
 from gateway.protocol.names import Name
@@ -53,9 +53,11 @@ class Authority:
         return hashlib.sha256(self.trust.anchor_wire).digest()
 
     def certify_node(self, node: str, spki: bytes, now: float) -> bytes:
-        """A node's certificate; raises TrustError when `spki` is no Ed25519 public key."""
+        """A node's certificate; raises TrustError when `spki` is no Ed25519 public key, or a revoked one."""
         key_name = node_key_name(self.network, node, spki)
         keys.PublicKey(key_name, spki)
+        if hashlib.sha256(key_name).digest() in self.trust.revoked:
+            raise TrustError(f"the key of node {node!r} is revoked; it must make a new one (remove its identity.key)")
         return self._controller.certify(key_name, spki, now - BACKDATE_S, CERTIFICATE_LIFETIME_S, "controller")
 
     def sign_head(self, head: Head) -> bytes:
@@ -74,17 +76,23 @@ class Authority:
 
     def epoch(self) -> int:
         """The epoch that the anchor allows: that of its last signed statement, 1 before there is one."""
+        statement = self.epoch_statement()
+        return 1 if statement is None else statement[0]
+
+    def epoch_statement(self) -> tuple[int, bytes] | None:
+        """The anchor's last statement and the epoch it opens, None before the first; gateways ask for it."""
         path = self.state_dir / "epoch.ndn"
         if not path.exists():
-            return 1
+            return None
         try:
-            packet = self.trust.verify(read(path))
+            wire = read(path)
+            packet = self.trust.verify(wire)
             epoch = names.last_number(packet.name, names.VERSION)
         except ProtocolError as error:
             raise ControllerError(f"{path}: {error}; run `picasso-controller epoch --raise`") from error
-        if epoch is None or not packet.name.startswith(epoch_prefix(self.network)):
+        if epoch is None or packet.name != self.network.epoch(epoch):
             raise ControllerError(f"{path}: {names.to_uri(packet.name)} states no epoch")
-        return epoch
+        return epoch, wire
 
     def known_epoch(self) -> int:
         """As epoch(), but 0 when the statement cannot be read: a new one is about to replace it."""
@@ -96,7 +104,8 @@ class Authority:
     def raise_epoch(self, epoch: int) -> None:
         """Has the anchor state that heads of `epoch` are acceptable; needs `anchor.key` in the state directory."""
         anchor = load_anchor_key(self.state_dir)
-        wire = anchor.sign(epoch_prefix(self.network) + names.version(epoch), b"", HEAD_FRESHNESS_MS)
+        # Never fresh: a cache that holds it must not answer with it a MustBeFresh Interest for the anchor itself.
+        wire = anchor.sign(self.network.epoch(epoch), b"")
         replace(self.state_dir / "epoch.ndn", wire)
 
 
@@ -217,7 +226,7 @@ def load_key(path: Path) -> Key:
     try:
         return Key.load(path)
     except OSError as error:
-        raise ControllerError(f"{path}: {error.strerror}; run `picasso-controller init` first") from error
+        raise ControllerError(f"{path}: {error.strerror}; {_way_out(path.parent)}") from error
     except ProtocolError as error:
         raise ControllerError(str(error)) from error
     except ValueError as error:
@@ -244,7 +253,17 @@ def read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ControllerError(f"{path}: {error.strerror}; run `picasso-controller init` first") from error
+        raise ControllerError(f"{path}: {error.strerror}; {_way_out(path.parent)}") from error
+
+
+def _way_out(state_dir: Path) -> str:
+    """What to do about a missing file: `init` is right for a new network, and for an old one only with care."""
+    if not any((state_dir / name).exists() for name in ("anchor.ndn", "controller.ndn", "controller.db")):
+        return "run `picasso-controller init` first"
+    return (
+        f"{state_dir} belongs to a network already: put the file back from a backup. A lost controller.key is made "
+        "anew by `picasso-controller init` with the network's own --network, --node and --directory (needs anchor.key)"
+    )
 
 
 def replace(path: Path, content: bytes, mode: int = 0o644) -> None:

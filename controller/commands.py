@@ -51,7 +51,8 @@ def init(arguments: argparse.Namespace) -> int:
         "     needed again only for new providers and for `epoch --raise`.\n"
         f"  2. picasso-gateway run --config {places.gateway_config}\n"
         f"  3. picasso-controller run --config {settings.path}\n"
-        "  4. picasso-controller enrol NODE   gives the token that goes into the file of another gateway"
+        f"  4. picasso-controller enrol NODE --config {settings.path}\n"
+        "     gives the token that goes into the file of another gateway"
     )
     if not arguments.listen and places.gateway_config in outcome.made:
         print(f"     No other gateway reaches this one yet: `list listen` in {places.gateway_config} opens a port.")
@@ -91,8 +92,9 @@ def enrol(arguments: argparse.Namespace) -> int:
         keys = workspace.open_authority(settings, store)
         token = Token(settings.network, secrets.token_hex(8), secrets.token_bytes(SECRET_BYTES), keys.anchor_sha256)
         expires = time.time() + arguments.expires
+        known = store.node(arguments.node)
         store.add_token(token.id, arguments.node, token.secret, expires)
-    row = {"node": arguments.node, "token": token.format(), "expires": expires}
+    row = {"node": arguments.node, "token": token.format(), "expires": expires, "enrolled": known is not None}
     _print_rows(arguments, row, lambda: print(token.format()))
     if not arguments.json:
         until = time.strftime("%F %T", time.localtime(expires))
@@ -101,6 +103,12 @@ def enrol(arguments: argparse.Namespace) -> int:
             "uci set picasso.gateway.token=… and restart it",
             file=sys.stderr,
         )
+        if known is not None:
+            print(
+                f"# {arguments.node} is enrolled already, since {_moment(known.enrolled)}: the token is of use only if "
+                f"it lost its key; `picasso-controller revoke {arguments.node}` first if somebody else may have that",
+                file=sys.stderr,
+            )
     return 0
 
 
@@ -122,7 +130,7 @@ def revoke(arguments: argparse.Namespace) -> int:
 
 
 def publish(arguments: argparse.Namespace) -> int:
-    from controller.repository.image import Platform
+    from controller.repository.platform import Platform
 
     settings = workspace.load_settings(arguments.config)
     path = arguments.file.absolute()
@@ -142,7 +150,7 @@ def publish(arguments: argparse.Namespace) -> int:
 
 def _publish_here(settings: Settings, request: dict[str, Any], progress: control.Report | None) -> dict[str, Any]:
     """Publishes without the daemon, which serves it when it starts."""
-    from controller.repository.image import Platform
+    from controller.repository.platform import Platform
 
     platform = Platform.parse(request["platform"]) if request["platform"] else None
     with (
@@ -193,6 +201,8 @@ def _report_deployment(arguments: argparse.Namespace, settings: Settings, row: d
 
 
 def epoch(arguments: argparse.Namespace) -> int:
+    if arguments.to is not None and not arguments.raise_:
+        raise ControllerError(f"--to {arguments.to} changes nothing without --raise: epoch --raise --to {arguments.to}")
     settings = workspace.load_settings(arguments.config)
     with _open(settings) as store:
         keys = workspace.open_authority(settings, store)

@@ -20,13 +20,14 @@ from typing import Any, TypeVar
 
 from controller import workspace
 from controller.application import Application
+from controller.authority import key_hash
 from controller.control import ControlServer, Report
 from controller.engine import Engine, View
 from controller.enrolment import Enrolment
 from controller.errors import ControllerError
 from controller.monitoring.intake import Intake, Verdict, stored_reports
 from controller.monitoring.network import NetworkState
-from controller.repository.image import Platform
+from controller.repository.platform import Platform
 from controller.settings import Settings
 from gateway.forwarder.consumer import Endpoint, FetchError, connect
 from gateway.forwarder.producer import serve_blobs
@@ -103,8 +104,11 @@ class Controller:
                 await job()
             except ControllerError as error:
                 self._note(job.__name__, str(error))
-            except Exception:
-                log.exception("%s failed and is started again", job.__name__.strip("_"))
+            except Exception as error:
+                text = f"{job.__name__.strip('_')} failed and is started again: {error!r}"
+                if text != self._problems.get(job.__name__):
+                    log.exception("%s", text)
+                self._problems[job.__name__] = text
             await asyncio.sleep(1.0)
 
     @property
@@ -130,14 +134,26 @@ class Controller:
                 stored_reports(self.store),
             )
         )
-        for problem in await self.work(lambda: workspace.add_certificates(self.authority, self.store)):
-            log.error("%s", problem)
-        self.application.certificates.replace(self.authority.trust.certificates)
+        problems = await self.work(lambda: workspace.add_certificates(self.authority, self.store))
+        self._note("certificates", "; ".join(problems))
+        await self._reload_keys()
         self.application.specifications.replace(row.wire for row in services)
         self.application.heads.replace([head.wire] if head is not None else [])
         self.network_state.know({row.name: reports.get(row.name) for row in nodes}, time.monotonic())
         self._poll.set()
         self._look.set()
+
+    async def _reload_keys(self) -> None:
+        """Serves the certificates that are in force, and the anchor's statement that opened the epoch."""
+        trust = self.authority.trust
+        self.application.certificates.replace(w for w in trust.certificates if key_hash(w) not in trust.revoked)
+        try:
+            statement = await self.work(self.authority.epoch_statement)
+        except ControllerError as error:
+            self._note("epoch", str(error))
+        else:
+            self._note("epoch", "")
+            self.application.epochs.replace([] if statement is None else [statement[1]])
 
     def _on_enrolled(self, node: str, certificate: bytes) -> None:
         log.info("node %s is enrolled", node)
@@ -200,6 +216,7 @@ class Controller:
             if endpoint is not None:
                 for node in self.network_state.due(time.monotonic()):
                     self._spawn(self._ask(endpoint, node, limit))
+            self._note("_monitor", "")
             deadline = self.network_state.next_deadline()
             wait = 1.0 if deadline is None or endpoint is None else max(0.05, deadline - time.monotonic())
             await _wait(self._poll, wait)
@@ -223,12 +240,14 @@ class Controller:
             self._note("_ask", "")
             self.network_state.heard(node, verdict.report, time.monotonic())
             self._look.set()
+        self._poll.set()  # the next question may be due sooner than it was when this one was asked
 
     # --- decide ------------------------------------------------------------------------------------------------
 
     def _view(self) -> View:
         now = time.monotonic()
-        return View(self.network_state.live(now), self.network_state.lost(now))
+        state = self.network_state
+        return View(state.live(now), state.lost(now), state.crash_loops(now))
 
     async def _decide(self) -> None:
         while True:

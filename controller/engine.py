@@ -14,6 +14,7 @@ from controller import decisions
 from controller.authority import Authority
 from controller.decisions import PathBandwidth, Wanted
 from controller.errors import ControllerError
+from controller.repository.platform import misfit
 from controller.store import Decision, Store
 from gateway.protocol import codec, keys
 from gateway.protocol.errors import MessageError, ProtocolError
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 Links = dict[tuple[str, str], float]
+# Node, service, generation and state: what a node says of a service that it cannot run.
+Trouble = tuple[str, str, int, str]
 
 
 class Blobs(Protocol):
@@ -36,10 +39,14 @@ class Blobs(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The network as it is known: the reports of live nodes, and the lost ones with the seconds of their silence."""
+    """The network as it is known: the reports of live nodes, and the lost ones with the seconds of their silence.
+
+    `crash_loops` are the (node, service) pairs that restart again and again.
+    """
 
     reports: Mapping[str, NodeReport]
     lost: Mapping[str, float] = field(default_factory=dict)
+    crash_loops: frozenset[tuple[str, str]] = frozenset()
 
     @property
     def is_cut_off(self) -> bool:
@@ -65,6 +72,9 @@ class Engine:
         self.origin, self.zone, self.lifetime_s = origin, zone, lifetime_s
         self._links: Links = {}
         self._nodes: frozenset[str] = frozenset()
+        self._troubles: frozenset[Trouble] = frozenset()
+        # What was said last of each thing that is wrong, so that a lasting problem is said once.
+        self._said: dict[str, str] = {}
         # When placements that rest are to be looked at again.
         self._recheck = math.inf
 
@@ -85,6 +95,9 @@ class Engine:
             return f"lost {', '.join(gone)}"
         if new := sorted(nodes - self._nodes):
             return f"new {', '.join(new)}"
+        if new_troubles := _troubles(view) - self._troubles:
+            node, service, _, state = min(new_troubles)
+            return f"{node} {'refuses' if state == 'refused' else 'is in a crash-loop with'} {service}"
         if moment >= self._recheck:
             return "bandwidth changed a while ago, and still is"
         if changed := decisions.changed_links(self._links, _links(_topology(view))):
@@ -105,7 +118,7 @@ class Engine:
         for wanted in self._wanted():
             place = (wanted.spec.name, wanted.zone)
             outcomes[place] = self._decide_service(wanted, previous.get(place), view, topology, bandwidth, moment)
-        self._links, self._nodes = _links(topology), frozenset(view.reports)
+        self._links, self._nodes, self._troubles = _links(topology), frozenset(view.reports), _troubles(view)
         return self._publish(outcomes, previous, why, moment)
 
     def renew(self, now: float | None = None) -> Head | None:
@@ -126,7 +139,11 @@ class Engine:
                 packet = self._authority.trust.verify(row.wire)
                 spec = codec.decode(ServiceSpec, packet.content)
             except ProtocolError as error:
-                log.error("service %s version %d is left out: %s", row.name, row.version, error)
+                self._say(
+                    logging.ERROR,
+                    f"specification {row.name}",
+                    f"service {row.name} version {row.version} is left out: {error}",
+                )
                 continue
             found.append(Wanted(spec, packet.name, packet.digest, spec.constraints.zone or self.zone))
         return found
@@ -141,16 +158,17 @@ class Engine:
         moment: float,
     ) -> _Outcome:
         previous, notes = _read(before)
-        refusals = _refusals(wanted, notes if _same_version(previous, wanted) else {}, view.reports)
+        told = notes if _same_version(previous, wanted) else {}
+        known = {"refusals": _refusals(wanted, told, view.reports), "crashes": _crashes(wanted, told, view)}
         if previous is not None and previous.heads and (reason := _must_keep(previous, wanted, view)):
             kept = replace(previous, specification=wanted.specification, specification_digest=wanted.digest)
-            return _Outcome(kept, notes | {"kept": reason, "refusals": refusals})
+            return _Outcome(kept, notes | {"kept": reason} | known)
         try:
-            placement = _place(topology, wanted, refusals)
+            placement, problem = _place_around(topology, wanted, view, known["refusals"], known["crashes"])
         except ValueError as error:
             section = previous if previous is not None and _same_version(previous, wanted) else None
-            return _Outcome(section, {"problem": str(error), "refusals": refusals})
-        notes = _notes(placement, wanted, refusals, view)
+            return _Outcome(section, {"problem": str(error)} | known)
+        notes = _notes(placement, wanted, view, problem) | known
         section = None
         if previous is not None and before is not None and previous.heads:
             age_s = moment - before.decided
@@ -161,7 +179,7 @@ class Engine:
         if section is None:
             snapshot = _snapshot(topology, moment)
             section = decisions.section_of(wanted, placement, self.origin, view.reports, bandwidth, snapshot)
-        return _Outcome(section, notes)
+        return _Outcome(section, notes | _figures(section, placement))
 
     # --- the head ----------------------------------------------------------------------------------------------
 
@@ -171,8 +189,8 @@ class Engine:
         rows = []
         changed = previous.keys() != {place for place, outcome in outcomes.items() if outcome.section is not None}
         for place, outcome in outcomes.items():
+            self._say_where(place, outcome)
             if outcome.section is None:
-                self._note_unplaced(place, outcome)
                 continue
             section = outcome.section
             before = previous.get(place)
@@ -193,8 +211,16 @@ class Engine:
             return None
         return self._sign(rows, why, now)
 
-    def _note_unplaced(self, place: tuple[str, str], outcome: _Outcome) -> None:
-        log.warning("service %s is placed nowhere: %s", place[0], outcome.notes.get("problem", "no reason is known"))
+    def _say_where(self, place: tuple[str, str], outcome: _Outcome) -> None:
+        problem = outcome.notes.get("problem", "no reason is known")
+        text = f"service {place[0]} is placed nowhere: {problem}" if outcome.section is None else ""
+        self._say(logging.WARNING, f"place {place}", text)
+
+    def _say(self, level: int, what: str, text: str) -> None:
+        """Logs what is wrong with something when that changes; an empty text says that it is right."""
+        if text and text != self._said.get(what):
+            log.log(level, "%s", text)
+        self._said[what] = text
 
     def _sign(self, rows: list[tuple[Section, Decision]], why: str, now: float) -> Head:
         last = self.current()
@@ -263,18 +289,69 @@ def _refusals(wanted: Wanted, notes: Mapping[str, Any], reports: Mapping[str, No
     return known
 
 
-def _notes(placement: Placement, wanted: Wanted, refusals: dict[str, str], view: View) -> dict[str, Any]:
+def _crashes(wanted: Wanted, notes: Mapping[str, Any], view: View) -> dict[str, str]:
+    """Nodes on which this version crashes again and again, now or before: it is not tried there a second time."""
+    known = {str(node): str(reason) for node, reason in dict(notes.get("crashes", {})).items()}
+    for node, service in sorted(view.crash_loops):
+        for status in view.reports[node].services if service == wanted.spec.name and node in view.reports else ():
+            if (status.name, status.state) == (service, "crash-loop") and status.generation in (0, wanted.spec.version):
+                # The executor's reason goes on with the time of its next try, which is of no interest here.
+                why = status.reason.partition("; next try")[0] or "no reason given"
+                known.setdefault(node, f"crash-loop: version {wanted.spec.version} ended again and again there ({why})")
+    return known
+
+
+def _misfits(platform: str, reports: Mapping[str, NodeReport]) -> dict[str, str]:
+    """The nodes whose processor cannot run an image for this platform."""
+    found = {node: misfit(platform, report.hardware.architecture) for node, report in reports.items()}
+    return {node: reason for node, reason in found.items() if reason}
+
+
+def _place_around(
+    topology: Topology, wanted: Wanted, view: View, refusals: Mapping[str, str], crashes: Mapping[str, str]
+) -> tuple[Placement, str]:
+    """A placement away from the nodes on which the service crashes, unless it must stay; and what is wrong with it."""
+    impossible = _misfits(wanted.spec.platform, view.reports) | dict(refusals)
+    nodes = ", ".join(sorted(crashes))
+    if wanted.spec.volumes and crashes:
+        return _place(topology, wanted, impossible), f"crash-loop on {nodes}; it stays where its volumes are"
+    placement = _place(topology, wanted, dict(crashes) | impossible)
+    if crashes and not placement.heads:
+        # Then it is the service that is faulty, not the nodes; there it may recover from what it waits for.
+        return _place(topology, wanted, impossible), f"crash-loop on every node that may run it: {nodes}"
+    return placement, ""
+
+
+def _figures(section: Section, placement: Placement) -> dict[str, Any]:
+    """The heads' figures as they are now, which is no reason for a new head, and what speaks for those chosen again."""
+    return {
+        "bandwidth_mbps": {head.node: head.bandwidth_mbps for head in section.heads},
+        "reasons": {head.node: head.reason for head in placement.heads},
+    }
+
+
+def _notes(placement: Placement, wanted: Wanted, view: View, problem: str) -> dict[str, Any]:
     lost = {node: f"lost: not heard for {seconds:.0f} s" for node, seconds in view.lost.items()}
     notes: dict[str, Any] = {
         "refused": placement.refused | lost,
         "unreached": list(placement.unreached),
-        "refusals": refusals,
         "mean_bandwidth_mbps": round(placement.mean_bandwidth_mbps, 3),
         "metric": placement.metric,
     }
-    if len(placement.heads) < wanted.spec.replicas:
+    if problem:
+        notes["problem"] = problem
+    elif len(placement.heads) < wanted.spec.replicas:
         notes["problem"] = f"{len(placement.heads)} of {wanted.spec.replicas} replicas: no other node may run it"
     return notes
+
+
+def _troubles(view: View) -> frozenset[Trouble]:
+    return frozenset(
+        (node, status.name, status.generation, status.state)
+        for node, report in view.reports.items()
+        for status in report.services
+        if status.state == "refused" or (status.state == "crash-loop" and (node, status.name) in view.crash_loops)
+    )
 
 
 # --- placement, which brings numpy ---------------------------------------------------------------------------

@@ -52,8 +52,10 @@ def _node(row: NodeRow, report: NodeReport | None, interval_s: float, now: float
 
 
 def _state(row: NodeRow, report: NodeReport | None, interval_s: float, now: float) -> str:
-    if row.received is None or report is None:
+    if row.received is None:
         return "never heard"
+    if report is None:
+        return "not readable"
     patience = MISSED_REPORTS * max(interval_s, min(report.interval_s, 10 * interval_s))
     return "up" if now - row.received <= patience else "lost"
 
@@ -182,7 +184,7 @@ def _placement(section: Section, notes: Row) -> Row:
         "algorithm": section.algorithm,
         "snapshot": section.snapshot,
         "origin": section.origin,
-        "heads": [codec.to_json(head) for head in section.heads],
+        "heads": [_placed_head(codec.to_json(head), notes) for head in section.heads],
         "standbys": list(section.standbys),
         "members": dict(section.members),
         "mean_bandwidth_mbps": notes.get("mean_bandwidth_mbps"),
@@ -190,6 +192,16 @@ def _placement(section: Section, notes: Row) -> Row:
         "unreached": notes.get("unreached", []),
         "kept": notes.get("kept", ""),
         "problem": notes.get("problem", ""),
+    }
+
+
+def _placed_head(head: Row, notes: Row) -> Row:
+    """A head with its figures of the last look, which are newer than those that travelled."""
+    bandwidth, reasons = notes.get("bandwidth_mbps", {}), notes.get("reasons", {})
+    node = head["node"]
+    return head | {
+        "bandwidth_mbps": bandwidth.get(node, head["bandwidth_mbps"]),
+        "reason": reasons.get(node, head["reason"]),
     }
 
 

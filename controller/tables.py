@@ -103,7 +103,7 @@ def _print_service_placement(console: Console, service: Row) -> None:
         table.add_row(
             *_cells(
                 head["node"],
-                number(head["bandwidth_mbps"], 2),
+                number(head["bandwidth_mbps"], 2) if members else "no members",
                 head["parent"] or "itself",
                 head["address"],
                 ", ".join(members),

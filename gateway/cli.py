@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import logging
 import os
@@ -12,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gateway import __version__
+from gateway import __version__, lean
 
 DEFAULT_CONFIG = Path("/etc/config/picasso")
 CONFIG_VARIABLE = "PICASSO_CONFIG"
@@ -32,9 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     logging.basicConfig(
         level=logging.DEBUG if options.verbose else logging.INFO,
-        format="%(levelname)s %(name)s: %(message)s",
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
+    lean.import_without_openssl()
     try:
         result: int = options.action(options)
         return result
@@ -106,6 +106,7 @@ def _executor(options: argparse.Namespace) -> int:
         return 2
     from gateway.executor import agent
 
+    lean.hash_in_bulk()
     return agent.main(settings)
 
 
@@ -136,6 +137,9 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _fetch(options: argparse.Namespace) -> int:
+    import asyncio
+
+    lean.hash_in_bulk()
     from gateway import fetch
 
     uri = options.face

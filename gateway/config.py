@@ -23,10 +23,14 @@ __all__ = [
     "RouteSettings",
     "Settings",
     "load",
+    "own_tcp_ports",
     "parse",
+    "reloaded",
 ]
 
 RUNTIMES = ("auto", "oci", "docker", "unikernel", "bubblewrap", "none")
+# Names that the file may hold already, for a later version.
+LATER_RUNTIMES = ("docker", "unikernel")
 
 
 def _token(text: str) -> str:
@@ -153,6 +157,40 @@ def load(path: Path) -> tuple[Settings | None, list[Problem]]:
     return parse(document, problems, socket.gethostname())
 
 
+def reloaded(running: Settings, changed: Settings) -> Settings:
+    """The running settings with what of the changed file counts at once; all the rest waits for a restart.
+
+    At once: neighbours, routes, the policy, the limits of services, and that a spent token is gone.
+    """
+    limits = changed.executor
+    token = running.gateway.token if changed.gateway.token else ""
+    return replace(
+        running,
+        gateway=replace(running.gateway, token=token),
+        neighbors=changed.neighbors,
+        routes=changed.routes,
+        executor=replace(
+            running.executor, memory_bytes=limits.memory_bytes, cpu=limits.cpu, disk_bytes=limits.disk_bytes
+        ),
+        policy=changed.policy,
+    )
+
+
+def own_tcp_ports(settings: Settings) -> tuple[tuple[int, str], ...]:
+    """The TCP ports that the gateway listens on at the address of the services, and which option each comes from."""
+    taken = [(*settings.gateway.page, "gateway.page")] if settings.gateway.page else []
+    for uri in settings.forwarder.listen:
+        if uri.startswith("tcp"):
+            _, host, port = readers.face_parts(uri)
+            taken.append((host, port, "forwarder.listen"))
+    address = settings.executor.address
+    return tuple((port, option) for host, port, option in taken if port and _hosts_overlap(host, address))
+
+
+def _hosts_overlap(one: str, other: str) -> bool:
+    return one == other or "::" in (one, other) or ("0.0.0.0" in (one, other) and ":" not in one + other)
+
+
 def parse(document: uci.Document, problems: Problems, hostname: str) -> tuple[Settings | None, list[Problem]]:
     """As load(), of a document and the problems found so far; a node without a name is called like its host."""
     path, understood = problems.path, not problems.fatal
@@ -262,6 +300,9 @@ def _check_executor(settings: Settings, file: File) -> None:
         file.problems.error("'none' switches the executor off and stands alone", line, place)
     if len(set(runtimes)) < len(runtimes):
         file.problems.warning("names a runtime twice", line, place)
+    for name in dict.fromkeys(name for name in runtimes if name in LATER_RUNTIMES):
+        rest = "another one of the list is used" if len(set(runtimes)) > 1 else "no service can run; write auto"
+        file.problems.warning(f"this version has no {name} runtime: {rest}", line, place)
     if settings.forwarder.blob_dir is None:
         no_store = "has no effect without forwarder.blob_dir"
         if file.given("forwarder", "disk_cache"):

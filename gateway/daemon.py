@@ -14,36 +14,38 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gateway import __version__, config, datasets, privileges
+from gateway import __version__, config, datasets, lean, privileges
 from gateway.config import Settings
 from gateway.control import ControlServer
 from gateway.executor.client import ExecutorClient, ExecutorError
-from gateway.executor_process import ExecutorEnded, ExecutorProcess
-from gateway.forwarder.blobs import BlobStore
-from gateway.forwarder.consumer import Consumer, StorageFull
 from gateway.forwarder.content_store import ContentStore
 from gateway.forwarder.endpoint import FetchError
 from gateway.forwarder.faces.base import Face
 from gateway.forwarder.faces.manager import FaceError, FaceManager, Neighbor
 from gateway.forwarder.forwarder import Forwarder
+from gateway.forwarder.management.face_control import ManagedFaces
 from gateway.forwarder.packet import decode_data
 from gateway.monitor.agent import MonitorAgent
 from gateway.monitor.links import FaceSample
 from gateway.monitor.netlink import Netlink
 from gateway.monitor.report import Identity as ReportIdentity
 from gateway.monitor.sampler import HostSampler
-from gateway.page import Page, PageError, PageService
-from gateway.placement_client.client import PlacementClient
-from gateway.placement_client.decision_store import DecisionStore
-from gateway.placement_client.enrolment import Enrolment
 from gateway.placement_client.identity import Identity, IdentityStore
-from gateway.placement_client.session import Session
 from gateway.protocol import keys, names
 from gateway.protocol.errors import ProtocolError
 from gateway.protocol.executor_messages import ExecutorStatus
 from gateway.protocol.messages import BlobRef, ForwarderCounters, Hello, RouteReport, ServiceStatus
+
+# A plain forwarder has no blobs, no services and no membership: these parts are loaded by who turns them on.
+if TYPE_CHECKING:
+    from gateway.executor_process import ExecutorProcess
+    from gateway.forwarder.blobs import BlobStore
+    from gateway.forwarder.consumer import Consumer
+    from gateway.page import Page, PageService
+    from gateway.placement_client.client import PlacementClient
+    from gateway.placement_client.enrolment import Enrolment
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +57,10 @@ STOP_S = 4.0
 PAGE_PATIENCE_S = 5.0
 
 
+class CannotStart(Exception):
+    """A part cannot do what the configuration asks; the text says which and why."""
+
+
 def main(settings: Settings) -> int:
     """Runs a gateway until SIGTERM or SIGINT; 0 after a clean stop, 1 when it could not start."""
     if not settings.gateway.enabled:
@@ -62,7 +68,7 @@ def main(settings: Settings) -> int:
         return 0
     try:
         return asyncio.run(_run(settings))
-    except (FaceError, PageError, OSError) as error:
+    except (CannotStart, FaceError, OSError) as error:
         print(f"picasso-gateway: {error}", file=sys.stderr)
         return 1
 
@@ -94,8 +100,9 @@ class Gateway:
         self.placement: PlacementClient | None = None
         self.enrolment: Enrolment | None = None
         self.monitor: MonitorAgent
-        self.consumer: Consumer
+        self.consumer: Consumer | None = None
         self.manager = FaceManager(self.forwarder, on_new_peer=self._set_routes)
+        self.faces = ManagedFaces(self.manager, lambda: _neighbors(self.settings))
         self.control = ControlServer(settings.gateway.run_dir / "control.sock", datasets.commands(self))
         self.page: Page | None = None
         self.problems: dict[str, str] = {}
@@ -110,6 +117,9 @@ class Gateway:
         forwarder = self.settings.forwarder
         if forwarder.blob_dir is None:
             return None
+        from gateway.forwarder.blobs import BlobStore
+
+        lean.hash_in_bulk()
         forwarder.blob_dir.mkdir(parents=True, exist_ok=True)
         return BlobStore(forwarder.blob_dir, self.network, forwarder.disk_cache_bytes)
 
@@ -124,8 +134,11 @@ class Gateway:
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         # The executor serves the owner of the run directory, so that is settled before it starts.
         user = privileges.hand_over([settings.gateway.run_dir, settings.gateway.state_dir, settings.forwarder.blob_dir])
-        executor = ExecutorProcess(settings) if "none" not in settings.executor.runtimes else None
-        if executor is not None:
+        executor = None
+        if "none" not in settings.executor.runtimes:
+            from gateway.executor_process import ExecutorProcess
+
+            executor = ExecutorProcess(settings)
             executor.start()
         privileges.drop(user)
         try:
@@ -143,13 +156,11 @@ class Gateway:
         settings = self.settings
         self._start_management()
         self.client_endpoint = self.manager.internal("client").endpoint
-        self.consumer = Consumer(self.client_endpoint, self.network)
         await self.manager.start(settings.forwarder.listen, _neighbors(settings))
         self._set_routes()
         await self.control.start()
         if settings.gateway.page is not None:
-            self.page = Page(settings.gateway.page, self._page_directory, f"Gateway {self.node}")
-            self.page.start()
+            self.page = self._start_page(settings.gateway.page)
         self.identity = self.identities.load()
         self._start_monitor()
         if self.identity is not None:
@@ -178,6 +189,16 @@ class Gateway:
         log.info("stopping: %s", signal.Signals(number).name)
         self._stopping.set()
 
+    def _start_page(self, address: tuple[str, int]) -> Page:
+        from gateway.page import Page, PageError
+
+        page = Page(address, self._page_directory, f"Gateway {self.node}")
+        try:
+            page.start()
+        except PageError as error:
+            raise CannotStart(str(error)) from error
+        return page
+
     def _page_directory(self) -> Sequence[PageService]:
         """For the page's threads: the loop, which owns all state, makes the list."""
         made: Future[Sequence[PageService]] = Future()
@@ -193,6 +214,8 @@ class Gateway:
         self._tasks.discard(task)
         if task.cancelled() or (error := task.exception()) is None:
             return
+        from gateway.executor_process import ExecutorEnded
+
         if isinstance(error, ExecutorEnded):
             log.critical("%s", error)
         else:
@@ -201,14 +224,16 @@ class Gateway:
         self._stopping.set()
 
     def _reload(self) -> None:
-        """SIGHUP: neighbours and routes change while everything runs; what needs a restart is named."""
+        """SIGHUP: neighbours, routes and the policy change while everything runs; what needs a restart is named."""
+        if "none" not in self.settings.executor.runtimes:
+            self._spawn(self._reload_executor())  # it reads the file itself: this process need not be believed
         settings, problems = config.load(self.settings.path)
         for problem in problems:
             log.warning("%s", problem)
         if settings is None:
             log.error("%s is not usable; the gateway goes on with what it had", self.settings.path)
             return
-        merged = dataclasses.replace(self.settings, neighbors=settings.neighbors, routes=settings.routes)
+        merged = config.reloaded(self.settings, settings)
         later = [
             field.name
             for field in dataclasses.fields(Settings)
@@ -217,9 +242,15 @@ class Gateway:
         if later:
             log.warning("changes in %s take effect after a restart", ", ".join(later))
         self.settings = merged
-        self.manager.set_neighbors(_neighbors(merged))
+        self.faces.apply()
         self._set_routes()
         log.info("reloaded %s", self.settings.path)
+
+    async def _reload_executor(self) -> None:
+        try:
+            await self.executor.reload()
+        except ExecutorError as error:
+            log.error("the executor goes on with the policy it had: %s", error)
 
     # --- forwarder
 
@@ -227,7 +258,7 @@ class Gateway:
         from gateway.forwarder.management import PREFIX, Management
 
         face = self.manager.internal("management")
-        self.management = Management(self.forwarder)
+        self.management = Management(self.forwarder, faces=self.faces)
         face.endpoint.serve(PREFIX, self.management.on_interest)
         self.forwarder.fib.add(PREFIX, face.id, 0, "internal")
 
@@ -370,6 +401,8 @@ class Gateway:
     # --- membership
 
     async def _enrol(self) -> None:
+        from gateway.placement_client.enrolment import Enrolment
+
         self.enrolment = Enrolment(
             self.identities,
             self.client_endpoint,
@@ -377,14 +410,33 @@ class Gateway:
             self.settings.path,
             unreachable=(FetchError, ExecutorError),
             forget_as_root=self.executor.forget_token,
+            revocation_of=self.placement.revocation_of if self.placement is not None else None,
         )
         identity = await self.enrolment.run()
-        if self.identity is not None:
+        if self.identity is None:
+            self.identity = identity
+            self._join(identity)
+        elif self.identity.key.name != identity.key.name:
+            self._renew(self.identity, identity)
+        else:
             return  # a token that a power cut had left in the file; it is wiped now
-        self.identity = identity
         log.info("gateway %s is enrolled in %s", self.node, self.network.uri)
-        self._join(identity)
         self.monitor.greet_all()
+
+    def _renew(self, old: Identity, new: Identity) -> None:
+        """Goes on with a new key in place of a revoked one; what is trusted and decided stays."""
+        for wire in new.trust.certificates:
+            with contextlib.suppress(ProtocolError):
+                old.trust.add_certificate(wire)
+        self.identity = dataclasses.replace(new, trust=old.trust)
+        self.pin(new.certificate)
+
+    @property
+    def revocation(self) -> str:
+        """Which head revokes this node's key, in words; empty for a member in good standing."""
+        if self.identity is None or self.placement is None:
+            return ""
+        return self.placement.session.revocation_of(self.identity.key.name)
 
     def _join(self, identity: Identity) -> None:
         """Takes part in the network: serves the certificates it has, follows its decisions."""
@@ -394,6 +446,12 @@ class Gateway:
         gateway, controller = self.settings.gateway, self.settings.controller
         if self.blobs is None:
             self.problems["forwarder.blob_dir"] = "not set: this gateway can't keep images, so no service runs here"
+        from gateway.forwarder.consumer import Consumer
+        from gateway.placement_client.client import PlacementClient
+        from gateway.placement_client.decision_store import DecisionStore
+        from gateway.placement_client.session import Session
+
+        self.consumer = Consumer(self.client_endpoint, self.network)
         session = Session(self.network, self.node, gateway.zone, identity.trust)
         self.placement = PlacementClient(
             session,
@@ -443,7 +501,7 @@ class MonitorPorts:
 
 
 class StoreBlobs:
-    """The disk store and the consumer that fills it, as the placement client wants them; without a store it has nothing."""
+    """The disk store and the consumer that fills it, as the placement client wants them; no store has no blobs."""
 
     def __init__(self, consumer: Consumer, store: BlobStore | None) -> None:
         self._consumer, self._store = consumer, store
@@ -456,6 +514,8 @@ class StoreBlobs:
     ) -> Path:
         if self._store is None:
             raise OSError(errno.ENOENT, "forwarder.blob_dir is not set: there is nowhere to keep a blob")
+        from gateway.forwarder.consumer import StorageFull
+
         try:
             return await self._consumer.fetch_blob(ref, self._store, hints, progress)
         except StorageFull as error:

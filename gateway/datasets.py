@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 from gateway import __version__
 from gateway.control import Command
 from gateway.forwarder.transfer import Counters as TransferCounters
-from gateway.page import Instance, PageService
-from gateway.placement_client.decision import Placed
 from gateway.protocol import names
 from gateway.protocol.codec import to_json
 from gateway.protocol.messages import ServiceStatus
 
 if TYPE_CHECKING:
     from gateway.daemon import Gateway
+    from gateway.page import PageService
+    from gateway.placement_client.decision import Placed
 
 Row = dict[str, Any]
 
@@ -36,8 +36,8 @@ def status(gateway: Gateway) -> Row:
         "network": gateway.network.uri,
         "software": f"picasso-gateway {__version__}",
         "uptime_s": round(time.time() - gateway.started, 1),
-        "enrolled": gateway.identity is not None,
-        "enrolment": gateway.enrolment.state if gateway.enrolment is not None else "",
+        "enrolled": gateway.identity is not None and not gateway.revocation,
+        "enrolment": _enrolment(gateway),
         "decision": placement["decision"] if placement is not None else None,
         "rejected": placement["rejected"] if placement is not None else {},
         "last_rejection": placement["last_rejection"] if placement is not None else "",
@@ -58,9 +58,18 @@ def status(gateway: Gateway) -> Row:
             "fib_entries": len(gateway.forwarder.fib),
             "faces": len(gateway.forwarder.faces),
         },
-        "transfer": {f.name: getattr(gateway.consumer, f.name) for f in dataclasses.fields(TransferCounters)},
+        "transfer": {f.name: getattr(gateway.consumer, f.name, 0) for f in dataclasses.fields(TransferCounters)},
         "measurements": gateway.monitor.snapshot()["counters"],
     }
+
+
+def _enrolment(gateway: Gateway) -> str:
+    state = gateway.enrolment.state if gateway.enrolment is not None else ""
+    if not gateway.revocation:
+        return state
+    if not state or state == "enrolled":  # by a token of before
+        state = f"nobody believes this gateway; a token of `picasso-controller enrol {gateway.node}` changes that"
+    return f"{gateway.revocation}: {state}"
 
 
 def services(gateway: Gateway) -> list[Row]:
@@ -195,6 +204,8 @@ def page_services(gateway: Gateway) -> list[PageService]:
 
 
 def _page_service(gateway: Gateway, placed: Placed, here: ServiceStatus | None) -> PageService:
+    from gateway.page import Instance, PageService  # only a gateway that has a page asks
+
     section, specification = placed.section, placed.specification
     ports = specification.ports if specification is not None else ()
     instances = (

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from gateway.config import Settings
 from gateway.executor.client import ExecutorClient, ExecutorError
+from gateway.executor.takeover import take_over
 
 log = logging.getLogger(__name__)
 
@@ -29,10 +30,17 @@ class ExecutorProcess:
 
     def __init__(self, settings: Settings) -> None:
         self._config = settings.path
+        self._services_dir, self._socket = settings.services_dir, settings.gateway.run_dir / "executor.sock"
         self._user = os.geteuid()
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        """Starts it, in place of one that a killed gateway left behind, whose services it adopts; may take seconds.
+
+        Raises OSError when another gateway has the services directory.
+        """
+        if take_over(self._services_dir, self._socket):
+            log.info("an executor that was left behind has ended; its services are adopted")
         package = Path(__file__).resolve().parent.parent
         path = os.pathsep.join(p for p in (str(package), os.environ.get("PYTHONPATH", "")) if p)
         self._process = subprocess.Popen(
@@ -43,7 +51,7 @@ class ExecutorProcess:
         )
 
     async def supervise(self, stopping: asyncio.Event) -> None:
-        """Starts it again when it ends, more and more rarely; one that another run left behind is waited for."""
+        """Starts it again when it ends, more and more rarely."""
         delay = RESTART_MIN_S
         while not stopping.is_set():
             await asyncio.sleep(WATCH_S)
@@ -57,19 +65,21 @@ class ExecutorProcess:
             log.error("the executor ended with status %s; again in %.0f s", self._process.returncode, delay)
             await asyncio.sleep(delay)
             delay = min(delay * 2, RESTART_MAX_S)
-            with contextlib.suppress(OSError):
-                self.start()
+            try:
+                await asyncio.to_thread(self.start)
+            except OSError as error:
+                log.error("the executor was not started: %s", error)
 
     async def stop(self, client: ExecutorClient, patience_s: float) -> None:
         """Stops the services and the process; what has not ended by then is killed, where this user may do that."""
         deadline = time.monotonic() + patience_s
         while time.monotonic() < deadline:
+            if self._process is None or self._process.poll() is not None:
+                return  # whoever answers now is not ours
             # One that has only just been started does not listen yet.
             with contextlib.suppress(ExecutorError, TimeoutError):
                 async with asyncio.timeout(deadline - time.monotonic()):
                     await client.stop()
-            if self._process is None or self._process.poll() is not None:
-                return
             await asyncio.sleep(0.1)
         log.warning("the executor did not stop in %.0f s and is killed", patience_s)
         if self._process is not None:

@@ -49,11 +49,11 @@ def forget_token(config: Path) -> None:
         replace_file(config, without.encode("utf-8", "surrogateescape"), stat.S_IMODE(config.stat().st_mode))
 
 
-def set_aside(path: Path) -> Path:
-    """Renames a damaged file to a free name beside it, for its owner to look at, and returns that; raises OSError."""
+def set_aside(path: Path, why: str = "damaged") -> Path:
+    """Renames a file to a free name beside it, for its owner to look at, and returns that; raises OSError."""
     for number in range(1, 100):
-        kept = path.with_name(f"{path.name}.damaged{'' if number == 1 else f'-{number}'}")
+        kept = path.with_name(f"{path.name}.{why}{'' if number == 1 else f'-{number}'}")
         if not kept.exists():
             path.rename(kept)
             return kept
-    raise FileExistsError(f"{path}: a hundred damaged copies lie beside it; remove them")
+    raise FileExistsError(f"{path}: a hundred {why} copies lie beside it; remove them")

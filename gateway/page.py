@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gateway.page_server import PageServer
 
 REFRESH_S = 15
+FAR = 100_000
 
 
 class PageError(Exception):
@@ -163,7 +164,9 @@ def _tone(service: PageService) -> str:
 def _row(instance: Instance) -> str:
     tone = {"healthy": "ok", "unhealthy": "bad"}.get(instance.health, "dim")
     facts = [f"{instance.bandwidth_mbps:.1f} Mbit/s"] if instance.bandwidth_mbps > 0 else []
-    facts += [f"distance {instance.distance:g}"] if instance.distance is not None else []
+    # Where only the default way leads, its cost is a placeholder and says nothing.
+    is_known = instance.distance is not None and instance.distance < FAR
+    facts += [f"distance {instance.distance:g}"] if is_known else []
     facts += [instance.health] if instance.health != "unknown" else []
     right = html.escape(" · ".join(facts))
     return f'<li><span>{html.escape(instance.node)}</span><span class="{tone}">{right}</span></li>'

@@ -37,6 +37,8 @@ MAX_TRIED = 8
 
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 _PATH_SAFE = "%/:@!$&'()*+,;=-._~?"
+# In a health check it says that a page asks: no page is an instance, and a redirect to one would never end.
+_ASKED_BY_PAGE = "X-PiCasso-Page"
 _FULL = (
     b"HTTP/1.0 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n"
     b"Too many connections to this page; try again.\n"
@@ -113,6 +115,9 @@ class PageHandler(http.server.BaseHTTPRequestHandler):
 
     def answer(self) -> None:
         self._drain()
+        if self.headers.get(_ASKED_BY_PAGE) is not None:
+            self._send_message(HTTPStatus.LOOP_DETECTED, "This is a gateway's page and no service.")
+            return
         # http.server keeps a leading `//` as `/`; an absolute or odd target has no place among our paths.
         if not self.path.startswith("/") or len(self.path) > MAX_TARGET_BYTES:
             self._send_message(HTTPStatus.BAD_REQUEST, "This is not a path of this page.")
@@ -254,7 +259,7 @@ def check(address: str, port: int, path: str, timeout_s: float = CHECK_S) -> boo
     """Whether an HTTP server there answers in time: `path` with a status below 400, without a path any below 500."""
     host = f"[{address}]" if ":" in address else address
     target, limit = (quote(f"/{path.lstrip('/')}", safe=_PATH_SAFE), 400) if path else ("/", 500)
-    request = f"GET {target} HTTP/1.0\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n"
+    request = f"GET {target} HTTP/1.0\r\nHost: {host}:{port}\r\n{_ASKED_BY_PAGE}: 1\r\nConnection: close\r\n\r\n"
     deadline = time.monotonic() + timeout_s
     try:
         with socket.create_connection((address, port), timeout_s) as connection:

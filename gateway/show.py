@@ -55,5 +55,8 @@ def _lines(value: Any, depth: int) -> Iterable[str]:
         elif isinstance(item, list) and item and isinstance(item[0], Mapping):
             yield f"{indent}{name}:"
             yield from (f"{indent}  {line}" for line in table(list(item[0]), item).splitlines())
+        elif isinstance(item, list) and len(item) > 1 and any(" " in str(each) for each in item):
+            yield f"{indent}{name}:"  # sentences would run together in one line
+            yield from (f"{indent}  {_cell(each)}" for each in item)
         else:
             yield f"{indent}{name}: {_cell(item) or '-'}"

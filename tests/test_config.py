@@ -351,3 +351,40 @@ def test_options_of_repeated_sections_come_together(tmp_path: Path) -> None:
     text = "config gateway 'g'\n\toption node 'a'\n\toption zone 'z'\nconfig gateway 'g'\n\toption node 'b'\n"
     gateway = settings_of(tmp_path, text).gateway
     assert gateway == replace(config.GatewaySettings(), node="b", zone="z")
+
+
+@pytest.mark.parametrize(
+    ("page", "listen", "address", "ports"),
+    [
+        ("http://0.0.0.0:8080", "tcp4://0.0.0.0:6363", "0.0.0.0", {8080, 6363}),
+        ("http://10.0.0.1:8080", "tcp4://10.0.0.1:6363", "0.0.0.0", {8080, 6363}),
+        ("http://10.0.0.1:8080", "udp4://10.0.0.2:6363", "10.0.0.2", set()),
+        ("http://[::]:8080", "tcp6://[::1]:6363", "10.0.0.2", {8080}),
+        ("", "unix:///tmp/x.sock", "0.0.0.0", set()),
+    ],
+)
+def test_a_gateway_knows_its_own_ports(tmp_path: Path, page: str, listen: str, address: str, ports: set) -> None:
+    """The TCP ports that it holds at the address where services listen, and no others."""
+    text = f"config gateway\n\toption page '{page}'\nconfig forwarder\n\tlist listen '{listen}'\n"
+    settings = settings_of(tmp_path, text + f"config executor\n\toption address '{address}'\n")
+    assert {port for port, _ in config.own_tcp_ports(settings)} == ports
+
+
+def test_a_runtime_of_a_later_version_is_a_warning(tmp_path: Path) -> None:
+    """The file may name it, and the owner hears that nothing will run in it."""
+    text = "config executor\n\tlist runtime 'docker'\nconfig forwarder\n\toption blob_dir '/x/blobs'\n"
+    assert only_problem(tmp_path, text) == (
+        "picasso:2: warning: @executor[0].runtime: this version has no docker runtime: no service can run; write auto"
+    )
+
+
+def test_a_reload_takes_what_counts_at_once(tmp_path: Path) -> None:
+    """Neighbours, policy and limits are the new ones, a spent token is no change, and all else waits."""
+    before = settings_of(
+        tmp_path, f"config gateway\n\toption network '/guifi/sants'\n\toption token '{TOKEN}'\nconfig executor\n"
+    )
+    text = "config gateway\n\toption network '/guifi/sants'\n{}config policy\n\tlist allow_port '9000'\n"
+    after = settings_of(tmp_path, text.format("") + "config executor\n\toption cpu '0.5'\n")
+    assert config.reloaded(before, after) == after
+    other = settings_of(tmp_path, text.format("\toption zone 'z'\n"))
+    assert config.reloaded(before, other) == replace(other, gateway=after.gateway)

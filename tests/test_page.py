@@ -347,3 +347,19 @@ def test_a_gateway_without_a_page_does_not_load_an_http_server():
     """Memory on a small router: http.server comes with the first page and not with the import."""
     code = "import sys, gateway.page; sys.exit('http.server' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=20, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("health_path", ["", "/", "/health"])
+def test_the_page_never_redirects_to_a_page(serve, running, health_path):
+    """An instance whose port is this page's own, or another gateway's page, is not taken for the service."""
+    other = running(Page(("127.0.0.1", 0), lambda: ()))
+    instances = []
+    ask = serve(PageService("loop", instances, health_path=health_path))
+    instances += [Instance("self", *ask.address), Instance("other", *other.address)]
+    assert ask("/loop/").status == 503
+
+
+def test_a_distance_that_says_nothing_is_not_shown():
+    """Where only the default way leads there is no path to tell of."""
+    text = render("x", [PageService("a", (Instance("n1", "10.0.0.1", 1, 1e6), Instance("n2", "10.0.0.2", 1, 3.0)))])
+    assert "1e+06" not in text and text.count("distance") == 1 and "distance 3" in text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gateway.protocol.messages import NodeReport
 
@@ -10,6 +10,10 @@ from gateway.protocol.messages import NodeReport
 MISSED_REPORTS = 3
 # A node that did not answer is asked again after this and then twice as long, up to the interval.
 RETRY_S = 1.0
+# One that was never heard is asked that often for a minute: it has just enrolled, and its route comes with its hello.
+GREETING_S = 60.0
+# A service that restarts again and again is given up on a node after so many reports in a row that say so.
+CRASH_REPORTS = 2
 
 
 @dataclass(slots=True)
@@ -18,6 +22,8 @@ class _Node:
     heard: float
     report: NodeReport | None = None
     failures: int = 0
+    # In how many reports in a row each service (name, generation) was in a crash-loop.
+    crashes: dict[tuple[str, int], int] = field(default_factory=dict)
 
 
 class NetworkState:
@@ -54,13 +60,18 @@ class NetworkState:
         node.due = now + self.interval_s
         if report is not None:
             node.report, node.heard = report, now
+            looping = [(s.name, s.generation) for s in report.services if s.state == "crash-loop"]
+            node.crashes = {service: node.crashes.get(service, 0) + 1 for service in looping}
 
     def failed(self, name: str, now: float) -> None:
         """A node did not answer, or with something that was refused."""
         node = self._nodes.get(name)
-        if node is not None:
-            node.due = now + min(self.interval_s, RETRY_S * 2.0 ** min(node.failures, 16))
-            node.failures += 1
+        if node is None:
+            return
+        greeting = node.report is None and now - node.heard < GREETING_S
+        doublings = 0 if greeting else min(node.failures, 16)
+        node.due = now + min(self.interval_s, RETRY_S * 2.0**doublings)
+        node.failures += not greeting
 
     def live(self, now: float) -> dict[str, NodeReport]:
         """The newest report of each node that is not lost."""
@@ -77,6 +88,15 @@ class NetworkState:
             for name, node in self._nodes.items()
             if node.report is not None and now - node.heard > self._patience(node)
         }
+
+    def crash_loops(self, now: float) -> frozenset[tuple[str, str]]:
+        """The (node, service) pairs that live nodes have called a crash-loop in their last reports."""
+        return frozenset(
+            (node, service)
+            for node in self.live(now)
+            for (service, _), reports in self._nodes[node].crashes.items()
+            if reports >= CRASH_REPORTS
+        )
 
     def next_loss(self, now: float) -> float | None:
         """When the next node will be lost unless it is heard."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from controller.placement.request import Request
 from controller.placement.topology import Floats, NodeAttributes, Topology
+from gateway.units import binary_size
 
 
 def refusals(topology: Topology, request: Request, bandwidth: Floats) -> dict[str, str]:
@@ -52,8 +53,8 @@ def _hardware(node: NodeAttributes, request: Request) -> str:
     if wanted.minimum_cpus > node.cpus:
         return f"has {node.cpus or 'an unknown number of'} CPUs, {wanted.minimum_cpus} are asked for"
     if wanted.minimum_memory_bytes > node.memory_bytes:
-        has = f"{node.memory_bytes / 2**20:.0f} MiB of" if node.memory_bytes else "an unknown amount of"
-        return f"has {has} memory, {wanted.minimum_memory_bytes / 2**20:.0f} MiB are asked for"
+        has = f"{binary_size(node.memory_bytes)} of" if node.memory_bytes else "an unknown amount of"
+        return f"has {has} memory, {binary_size(wanted.minimum_memory_bytes)} are asked for"
     return ""
 
 

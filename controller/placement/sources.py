@@ -9,12 +9,19 @@ from typing import Any
 from controller.placement.topology import NodeAttributes, Topology, TopologyError, assemble, plausible
 from gateway.protocol.messages import Bandwidth, LinkReport, NodeReport
 
+# What was probed, by this end or by the other.
+PROBES = ("probe", "peer")
+DOUBTFUL = 0.3
+# A gateway halves the confidence of a figure with each of these ages, and drops the figure after EXPIRY_S.
+HALVING_S, EXPIRY_S = 600.0, 6 * 3600.0
+
 
 def from_reports(reports: Sequence[NodeReport]) -> Topology:
     """The network that the newest reports describe; what cannot be used is left out and named in `notes`.
 
     The rate of i -> j is what j measured to receive from i, else what i measured to send; never a configured rate
-    and never an interface's speed. Only nodes that report are part of it, and links that one of its ends calls up.
+    and never an interface's speed. A doubtful probe counts for less than it says (see weighed()). Only nodes that
+    report are part of it, and links that one of its ends calls up.
     """
     newest = {report.node: report for report in reports}
     names = tuple(sorted(newest))
@@ -75,10 +82,24 @@ def _rate(sender: list[LinkReport] | None, receiver: list[LinkReport] | None) ->
     sent = _figures([link.tx for link in sender or () if link.state == "up"])
     for guessed in (False, True):
         for figures in (received, sent):
-            rates = [figure.mbps for figure in figures if (figure.source == "class") == guessed]
+            rates = [weighed(figure) for figure in figures if (figure.source == "class") == guessed]
             if rates:
                 return max(rates)
     return None
+
+
+def weighed(figure: Bandwidth) -> float:
+    """The Mbit/s that a figure counts for: a probe of little confidence only in proportion to it.
+
+    A short train of packets errs upwards (a burst that a buffer took, interrupts that came together), so it counts in
+    full from DOUBTFUL on, and below that by confidence / DOUBTFUL, never less than a tenth of what it says. The age
+    that is in the confidence is taken out again: a link does not shrink because nobody has measured it lately. Without
+    a confidence (0, to which that of an old figure is rounded) it counts in full.
+    """
+    if figure.source not in PROBES or figure.confidence <= 0:
+        return figure.mbps
+    confidence = figure.confidence * math.exp2(min(figure.age_s, EXPIRY_S) / HALVING_S)
+    return figure.mbps * min(1.0, max(0.1, confidence / DOUBTFUL))
 
 
 def _figures(figures: Iterable[Bandwidth | None]) -> list[Bandwidth]:

@@ -8,32 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform as machine_facts
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from controller.errors import ImageError
 from controller.repository.archive import Archive, parse_document
+from controller.repository.platform import Platform
 
 INDEX_DEPTH = 3
 LAYERS_MAX = 256
+REFERENCE_MAX = 255
+_WORD = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+# A port may follow the first part, which then is a registry.
+_REFERENCE = re.compile(rf"({_WORD}(:[0-9]+)?/)?{_WORD}(/{_WORD})*(:[A-Za-z0-9_][A-Za-z0-9._-]*)?")
 _CHUNK_BYTES = 1 << 20
 _OCI = "application/vnd.oci.image"
 _LAYER_MAGIC = ((b"\x1f\x8b", "+gzip"), (b"\x28\xb5\x2f\xfd", "+zstd"))
-# What uname calls a machine, and what images call it.
-_ARCHITECTURES = {
-    "x86_64": "amd64",
-    "aarch64": "arm64/v8",
-    "armv7l": "arm/v7",
-    "armv6l": "arm/v6",
-    "i686": "386",
-    "i386": "386",
-    "mipsel": "mipsle",
-    "mips": "mips",
-    "riscv64": "riscv64",
-    "ppc64le": "ppc64le",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,36 +45,6 @@ class Image:
     platform: str
     manifest: bytes
     parts: tuple[Part, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Platform:
-    """What an image is built for, as `os/architecture[/variant]`."""
-
-    os: str
-    architecture: str
-    variant: str = ""
-
-    @classmethod
-    def parse(cls, text: str) -> Platform:
-        """Raises ImageError unless the text has the form of `linux/arm64` or `linux/arm/v7`."""
-        parts = text.split("/")
-        if len(parts) not in (2, 3) or not all(parts):
-            raise ImageError(f"platform {text!r}: linux/amd64, linux/arm64, linux/arm/v7 and the like are accepted")
-        return cls(*parts)
-
-    @classmethod
-    def of_this_machine(cls) -> Platform:
-        name = machine_facts.machine()
-        return cls.parse(f"linux/{_ARCHITECTURES.get(name, name)}")
-
-    def __str__(self) -> str:
-        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
-
-    def fits(self, wanted: Platform) -> bool:
-        """Whether an image for this runs where `wanted` is asked; a variant counts only where both have one."""
-        same = (self.os, self.architecture) == (wanted.os, wanted.architecture)
-        return same and (not self.variant or not wanted.variant or self.variant == wanted.variant)
 
 
 def read_image(archive: Archive, reference: str = "", wanted: Platform | None = None) -> Image | None:
@@ -115,7 +77,9 @@ def _read_layout(archive: Archive, reference: str, wanted: Platform | None) -> I
     if len(layers) > LAYERS_MAX:
         raise ImageError(f"{archive.label}: {len(layers)} layers, at most {LAYERS_MAX} are accepted")
     parts = tuple(_part(archive, d) for d in [document.get("config"), *layers])
-    return Image(reference or chosen, str(_platform_of(archive, parts[0].path)), manifest, parts)
+    platform = _platform_of(archive, parts[0].path)
+    _check_platform(archive, platform, wanted)
+    return Image(reference or chosen, str(platform), manifest, parts)
 
 
 def _entry_name(entry: Any, docker_tags: list[str]) -> str:
@@ -157,7 +121,7 @@ def _manifests(archive: Archive, descriptor: Any, depth: int) -> list[tuple[Plat
     part = _verified(archive, descriptor)
     document = _object(archive.document(part.path), f"{archive.label}: {part.path}")
     if "layers" in document:
-        platform = _declared_platform(descriptor)
+        platform = _declared_platform(descriptor) or _configured_platform(archive, document)
         return [] if platform is not None and platform.os == "unknown" else [(platform, descriptor)]
     if "manifests" not in document:
         raise ImageError(f"{archive.label}: {part.path} is neither an image manifest nor an index")
@@ -177,6 +141,21 @@ def _declared_platform(descriptor: dict[str, Any]) -> Platform | None:
         return None
     facts = (declared.get(key) or "" for key in ("os", "architecture", "variant"))
     return Platform(*(str(fact) for fact in facts))
+
+
+def _configured_platform(archive: Archive, manifest: dict[str, Any]) -> Platform | None:
+    """What the image's own configuration says, for an index that says nothing; None when that is not inside."""
+    config = manifest.get("config")
+    path = _blob_path(archive.label, config.get("digest") if isinstance(config, dict) else None)
+    platform = _platform_of(archive, path) if archive.has(path) else None
+    return platform if platform is not None and platform.os else None
+
+
+def _check_platform(archive: Archive, platform: Platform, wanted: Platform | None) -> None:
+    """An index may say nothing of the platform, or something false: what counts is the image's configuration."""
+    if wanted is not None and not platform.fits(wanted):
+        found = str(platform) or "no platform that it names"
+        raise ImageError(f"{archive.label}: the image is for {found}, not for {wanted}")
 
 
 def _platform_of(archive: Archive, config: str) -> Platform:
@@ -219,8 +198,7 @@ def _read_docker(archive: Archive, reference: str, wanted: Platform | None) -> I
     if len(layer_paths) > LAYERS_MAX:
         raise ImageError(f"{archive.label}: {len(layer_paths)} layers, at most {LAYERS_MAX} are accepted")
     platform = _platform_of(archive, config_path)
-    if wanted is not None and not platform.fits(wanted):
-        raise ImageError(f"{archive.label}: the image is for {platform}, not for {wanted}")
+    _check_platform(archive, platform, wanted)
     parts = tuple(_hash_part(archive, path) for path in [config_path, *layer_paths])
     _check_layers(archive, config_path, parts[1:])
     tags = [tag for tag in entry.get("RepoTags") or [] if isinstance(tag, str)]
@@ -302,8 +280,17 @@ def _list(document: dict[str, Any], key: str, label: str) -> list[Any]:
 
 def default_reference(path: Path) -> str:
     """What an image without a name of its own is called: its file's name, and `latest`."""
-    stem = path.name.split(".")[0] or "image"
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", path.name.split(".")[0]).strip("-_") or "image"
     return f"{stem}:latest"
+
+
+def check_reference(reference: str) -> None:
+    """Raises ImageError unless a name has the form that a service file can ask for."""
+    if not _REFERENCE.fullmatch(reference) or len(reference) > REFERENCE_MAX:
+        raise ImageError(
+            f"name {reference!r}: NAME or NAME:TAG is accepted, of letters, digits, '.', '_' and '-', with '/' between "
+            f"the parts of a name, at most {REFERENCE_MAX} characters; for instance web:1 or guifi/web:1.2"
+        )
 
 
 def normalised(reference: str) -> str:

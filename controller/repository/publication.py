@@ -10,7 +10,8 @@ from typing import Any, BinaryIO, Protocol, cast
 
 from controller.errors import ImageError
 from controller.repository.archive import Archive, open_archive
-from controller.repository.image import Image, Part, Platform, default_reference, normalised, read_image
+from controller.repository.image import Image, Part, check_reference, default_reference, normalised, read_image
+from controller.repository.platform import Platform
 from controller.store import Store
 from gateway.protocol import codec, names
 from gateway.protocol.codec import key
@@ -89,12 +90,21 @@ class Repository:
         raw: bool = False,
         progress: Progress | None = None,
     ) -> Published:
-        """Publishes an image archive, or any other file as one blob; raises ImageError and then records nothing."""
+        """Publishes an image archive, or any other file as one blob; raises ImageError and then records nothing.
+
+        Whoever gives a name or a platform means an image; a file that is none is then an error unless it is `raw`.
+        """
+        if reference:
+            check_reference(reference)
         if not raw:
             with open_archive(path, self._spool_directory) as archive:
                 image = read_image(archive, reference, platform) if archive is not None else None
                 if archive is not None and image is not None:
                     return self._publish_image(archive, image, default_reference(path), progress)
+            if path.is_file() and (reference or platform is not None):
+                raise ImageError(
+                    f"{path} is no image, neither an OCI layout nor of `docker save`; --raw publishes it as it is"
+                )
         return self._publish_file(path, reference or path.name, progress)
 
     def _publish_image(self, archive: Archive, image: Image, fallback: str, progress: Progress | None) -> Published:

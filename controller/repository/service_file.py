@@ -174,6 +174,7 @@ class ServiceFile(_Model):
             replicas=self.replicas,
             algorithm=self.algorithm,
             constraints=self._constraints(),
+            platform=publication.platform,
         )
 
     def _health_check(self) -> HealthCheck | None:

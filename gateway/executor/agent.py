@@ -6,18 +6,15 @@ health. With the decision on disk it needs neither the network-facing process no
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import functools
 import hashlib
-import os
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
 from gateway.config import Settings
+from gateway.executor import lock
 from gateway.executor.runtimes.selection import select
 from gateway.executor.server import Server
 from gateway.executor.supervisor import Supervisor
@@ -37,9 +34,9 @@ def tag_of(settings: Settings) -> str:
 
 
 def main(settings: Settings) -> int:
-    """Runs the executor until SIGTERM (its services go on) or the request `stop` (they end first); an exit code."""
+    """Runs the executor until SIGTERM or `detach` (its services go on) or `stop` (they end first); an exit code."""
     try:
-        with _alone(settings.services_dir):
+        with lock.hold(settings.services_dir):
             return _run(settings)
     except OSError as error:
         print(f"picasso-gateway executor: {error}", file=sys.stderr)
@@ -51,7 +48,7 @@ def _run(settings: Settings) -> int:
     run_dir.mkdir(parents=True, exist_ok=True)
     private = run_dir / "executor"
     private.mkdir(mode=0o700, exist_ok=True)
-    _check_private(private)
+    lock.check_private(private)
     selection = select(settings.executor.runtimes, private, tag_of(settings))
     supervisor = Supervisor(settings, selection, tag_of(settings), Workers(_WORKERS))
 
@@ -67,23 +64,3 @@ def _run(settings: Settings) -> int:
     finally:
         server.close()
     return 0
-
-
-def _check_private(directory: Path) -> None:
-    """Whoever could write here could make the executor stop or adopt what it should not."""
-    status = directory.lstat()
-    if status.st_uid != os.geteuid() or status.st_mode & 0o022 or directory.is_symlink():
-        raise OSError(f"{directory} must be a directory that only its owner, user {os.geteuid()}, can write to")
-
-
-@contextlib.contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    """Holds the services directory for this process alone."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _check_private(directory)
-    with open(directory / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OSError(f"{directory} is in use by another executor") from None
-        yield

@@ -12,6 +12,7 @@ from gateway.protocol.executor_messages import (
     FORGET_TOKEN,
     FRAME_MAX_BYTES,
     LOGS,
+    RELOAD,
     STATUS,
     STOP,
     Desired,
@@ -45,6 +46,10 @@ class ExecutorClient:
     async def stop(self) -> None:
         """Stops every service and then the executor; returns when the services are gone (after 4 s at most)."""
         await self._ask(ExecutorRequest(STOP))
+
+    async def reload(self) -> None:
+        """Has the executor read its configuration file again; policy and limits count from then on."""
+        await self._ask(ExecutorRequest(RELOAD))
 
     async def forget_token(self) -> None:
         """Has the spent enrolment token taken out of the configuration file."""

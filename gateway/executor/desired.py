@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 
-from gateway.config import Settings
+from gateway.config import Settings, own_tcp_ports
 from gateway.executor import decision as decisions
 from gateway.executor import policy as policies
 from gateway.executor.decision import Assignment, Decision, Generation, Refused
@@ -35,6 +35,10 @@ class DesiredState:
     @property
     def notes(self) -> tuple[str, ...]:
         return (*self._state.notes, *(self.decision.notes if self.decision else ()))
+
+    def set_settings(self, settings: Settings) -> None:
+        """The owner changed policy or limits."""
+        self._settings = settings
 
     def apply(self, desired: Desired) -> str:
         """Verifies a decision and stores it; the reason when it is refused, and then nothing has changed."""
@@ -158,7 +162,8 @@ class DesiredState:
     def _policy(self) -> Policy:
         executor, owner, runtime = self._settings.executor, self._settings.policy, self._selection.runtime
         sizes = executor.memory_bytes, executor.cpu, executor.disk_bytes
-        return Policy(owner.allow_providers, owner.allow_ports, *sizes, (runtime.name,) if runtime else ())
+        own_ports = own_tcp_ports(self._settings)
+        return Policy(owner.allow_providers, owner.allow_ports, *sizes, (runtime.name,) if runtime else (), own_ports)
 
     def _record(self, service: str) -> Record:
         return self._records.get(service) or Record(service)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from gateway.protocol.messages import ServiceSpec
+from gateway.units import binary_size
 
 # It becomes the name of a directory, a host, a container and a control group.
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
@@ -18,7 +19,10 @@ _MEMORY_MINIMUM_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the owner's configuration allows; the sizes are for all services together."""
+    """What the owner's configuration allows; the sizes are for all services together.
+
+    `own_ports` are those that this gateway itself listens on where services would, each with the option that says so.
+    """
 
     providers: tuple[str, ...]
     ports: tuple[tuple[int, int], ...]
@@ -26,6 +30,7 @@ class Policy:
     cpu: float
     disk_bytes: int
     runtimes: tuple[str, ...]
+    own_ports: tuple[tuple[int, str], ...] = ()
 
 
 def refusal(policy: Policy, spec: ServiceSpec) -> str:
@@ -54,11 +59,14 @@ def admit(policy: Policy, specs: Iterable[ServiceSpec]) -> dict[str, str]:
 
 
 def _port_refusal(policy: Policy, spec: ServiceSpec) -> str:
+    own = dict(policy.own_ports)
     for port in spec.ports:
         if not 0 < port.container < 1 << 16:
             return f"its container port {port.container} is no port"
         if not any(low <= port.host <= high for low, high in policy.ports):
             return f"the owner does not allow the port {port.host} (policy.allow_port)"
+        if port.host in own:
+            return f"its port {port.host} is taken by this gateway itself ({own[port.host]})"
     return ""
 
 
@@ -89,7 +97,7 @@ def _field_refusal(spec: ServiceSpec) -> str:
 def _shortage(spec: ServiceSpec, memory: int, cpu: float, disk: int) -> str:
     for option, asked, left in (("memory", spec.memory_bytes, memory), ("disk", spec.disk_bytes, disk)):
         if asked > left:
-            return f"it asks for {_mib(asked)} of {option}, {_mib(left)} are left (executor.{option})"
+            return f"it asks for {binary_size(asked)} of {option}, {binary_size(left)} are left (executor.{option})"
     if spec.cpu > cpu + 1e-9:
         return f"it asks for {spec.cpu:g} of cpu, {cpu:g} are left (executor.cpu)"
     return ""
@@ -101,7 +109,3 @@ def _conflict(spec: ServiceSpec, taken: dict[int, str]) -> str:
         if host in taken or hosts.count(host) > 1:
             return f"its port {host} is taken by {taken.get(host, spec.name)}"
     return ""
-
-
-def _mib(size_bytes: int) -> str:
-    return f"{size_bytes / (1 << 20):.4g} MiB"

@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from queue import SimpleQueue
 
+from gateway import config
 from gateway.config import Settings
 from gateway.executor import checker
 from gateway.executor import reconcile as steps
@@ -28,8 +29,10 @@ from gateway.executor.workers import Workers
 from gateway.files import forget_token
 from gateway.protocol.executor_messages import (
     APPLY,
+    DETACH,
     FORGET_TOKEN,
     LOGS,
+    RELOAD,
     STATUS,
     STOP,
     ExecutorReply,
@@ -91,6 +94,11 @@ class Supervisor:
         if request.operation == STOP:
             self.stop()
             return ExecutorReply(error="" if self._stopped.wait(SHUTDOWN_S) else "some services do not stop")
+        if request.operation == DETACH:
+            self.detach()
+            return ExecutorReply()
+        if request.operation == RELOAD:
+            return ExecutorReply(error=self._reload())
         if request.operation == FORGET_TOKEN:
             return ExecutorReply(error=self._forget_token())
         return ExecutorReply(error=f"{request.operation!r:.40} is no request")
@@ -100,6 +108,17 @@ class Supervisor:
             forget_token(self._settings.path)
         except (OSError, ValueError) as error:
             return f"{self._settings.path}: {error}"
+        return ""
+
+    def _reload(self) -> str:
+        """Takes policy and limits from the file as it is now; the reason when it cannot be used."""
+        settings, problems = config.load(self._settings.path)
+        if settings is None:
+            return "; ".join(str(problem) for problem in problems if problem.severity == "error")
+        with self._lock:
+            self._settings = config.reloaded(self._settings, settings)
+            self._desired.set_settings(self._settings)
+        self._wake()
         return ""
 
     def stop(self) -> None:

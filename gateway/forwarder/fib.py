@@ -17,16 +17,22 @@ class NextHop:
 
 
 class Fib:
-    """Prefix -> next hops, cheapest first. A route is known by prefix, face and origin, as in NFD's RIB."""
+    """Prefix -> next hops, cheapest first. A route is known by prefix, face and origin, as in NFD's RIB.
+
+    `version` grows with every change, for who remembers what was looked up.
+    """
 
     def __init__(self) -> None:
         self._entries: dict[Name, tuple[NextHop, ...]] = {}
+        self.version = 0
+
+    def __contains__(self, prefix: Name) -> bool:
+        return prefix in self._entries
 
     def add(self, prefix: Name, face_id: int, cost: int, origin: str) -> None:
         kept = [h for h in self._entries.get(prefix, ()) if (h.face_id, h.origin) != (face_id, origin)]
-        self._entries[prefix] = tuple(
-            sorted([*kept, NextHop(face_id, cost, origin)], key=lambda h: (h.cost, h.face_id))
-        )
+        hops = sorted([*kept, NextHop(face_id, cost, origin)], key=lambda h: (h.cost, h.face_id))
+        self._put(prefix, tuple(hops))
 
     def remove(self, prefix: Name, face_id: int, origin: str | None = None) -> bool:
         """Removes a face's route for the prefix (every origin's when none is given); whether there was one."""
@@ -62,6 +68,7 @@ class Fib:
         return len(self._entries)
 
     def _put(self, prefix: Name, hops: tuple[NextHop, ...]) -> None:
+        self.version += 1
         if hops:
             self._entries[prefix] = hops
         else:

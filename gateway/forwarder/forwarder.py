@@ -8,25 +8,31 @@ Interest bears a ForwardingHint.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.forwarder import packet, strategy
 from gateway.forwarder.content_store import ContentStore
 from gateway.forwarder.faces.base import Face
+from gateway.forwarder.fast_lane import FastLane
 from gateway.forwarder.fib import Fib, NextHop
-from gateway.forwarder.packet import Data, DecodeError, Interest, LinkPacket
-from gateway.forwarder.pit import DEAD_NONCE_LIFETIME_S, DeadNonceList, InRecord, OutRecord, Pit, PitEntry
+from gateway.forwarder.packet import MAX_PACKET_BYTES, Data, DecodeError, Interest, LinkPacket
+from gateway.forwarder.pit import (
+    DEAD_NONCE_LIFETIME_S,
+    MAX_LIFETIME_MS,
+    PIT_SHARE_OF_FACE,
+    DeadNonceList,
+    InRecord,
+    OutRecord,
+    Pit,
+    PitEntry,
+)
 from gateway.protocol import names
 from gateway.protocol.names import Name
 
 LOCALHOST = names.parse("/localhost")
 LOCALHOP = names.parse("/localhop")
-# An Interest that asks to be kept longer is kept this long: store and forward is by wants, not by the PIT.
-MAX_LIFETIME_MS = 60_000
-# One face may take this share of the PIT, so that a flood from there leaves room for everybody else.
-PIT_SHARE_OF_FACE = 0.25
 
 
 class PacketSource(Protocol):
@@ -75,6 +81,7 @@ class Forwarder:
         self.faces: dict[int, Face] = {}
         self.counters = Counters()
         self._last_face_id = 255  # as in NFD: the small numbers are reserved
+        self.fast_lane = FastLane(self)
 
     # --- faces and timers
 
@@ -100,20 +107,54 @@ class Forwarder:
     def on_face_down(self, face: Face, now: float) -> None:
         """What was asked of a face that just went down is asked elsewhere at once, as if it had sent Nacks."""
         for entry in self.pit:
-            record = entry.out_records.get(face.id)
+            record = entry.out_record(face)
             if record is not None and record.nack_reason is None:
                 record.nack_reason = packet.NACK_NO_ROUTE
                 self._try_next(entry, now)
 
+    # --- packets
+
     def receive(self, face: Face, wire: bytes, now: float) -> None:
         """One link packet from a face; a bad one is counted and dropped."""
+        if _is_one_packet(wire):
+            self.receive_stream(face, wire, now)
+        else:
+            self._receive_slowly(face, wire, now)
+
+    def receive_batch(self, face: Face, wires: Sequence[bytes], now: float) -> None:
+        """Link packets that came together, one in each datagram; what they cause leaves together."""
+        if all(map(_is_one_packet, wires)):
+            self.receive_stream(face, b"".join(wires), now)
+        else:
+            for wire in wires:
+                self.receive(face, wire, now)
+
+    def receive_stream(self, face: Face, chunk: bytes, now: float) -> int:
+        """The whole packets at the start of what came from a stream; how many bytes they are.
+
+        Raises DecodeError when the stream can't be followed any more.
+        """
+        at = 0
+        try:
+            while True:
+                at = self.fast_lane.receive(face, chunk, at, now)
+                end = packet.packet_end(chunk, at)
+                if end is None:
+                    return at
+                self._receive_slowly(face, chunk[at:end], now)
+                at = end
+        finally:
+            self.fast_lane.flush()
+
+    def _receive_slowly(self, face: Face, wire: bytes, now: float) -> None:
+        """The pipelines for any packet at all."""
         face.counters.in_bytes += len(wire)
         try:
             link = packet.decode_link(wire)
             if not link.fragment:
                 return
             if link.fragment[0] == packet.DATA:
-                self.on_incoming_data(face, packet.decode_data(link.fragment), link.no_cache, now)
+                self.on_incoming_data(face, packet.decode_data(link.fragment), link, now)
                 return
             interest = packet.decode_interest(link.fragment)
         except DecodeError:
@@ -124,6 +165,15 @@ class Forwarder:
             self.on_incoming_nack(face, interest, link.nack_reason, now)
         else:
             self.on_incoming_interest(face, interest, link, now)
+
+    @property
+    def routing_version(self) -> int:
+        """Another number after every change to what the routes of a prefix are."""
+        return self.fib.version
+
+    def has_best_route(self, prefix: Name) -> bool:
+        """Whether the names one component longer than the prefix go by the best-route strategy."""
+        return True
 
     # --- Interest
 
@@ -146,7 +196,7 @@ class Forwarder:
         if entry is not None and entry.expiry <= now:
             self._expire(entry, now)
             entry = None
-        if entry is not None and entry.has_nonce(interest.nonce, face.id):
+        if entry is not None and entry.has_nonce(interest.nonce, face):
             self.on_interest_loop(face, interest, link.pit_token)
             return
         found = self._find_stored(interest, now) if entry is None else None
@@ -157,10 +207,10 @@ class Forwarder:
 
     def _find_stored(self, interest: Interest, now: float) -> bytes | None:
         is_blob = bool(self.blobs) and interest.name.startswith(self.blobs)
-        data = self.content_store.find(
+        stored = self.content_store.find(
             interest.name, now, interest.can_be_prefix, interest.must_be_fresh, interest.digest
         )
-        wire = data.wire if data is not None else None
+        wire = stored.wire if stored is not None else None
         if wire is None and self.disk is not None and not interest.must_be_fresh:
             wire = self.disk.find(interest.name, interest.can_be_prefix, interest.digest)
         if wire is None:
@@ -188,7 +238,8 @@ class Forwarder:
         now: float,
     ) -> None:
         hops = self._eligible_hops(face, interest) if next_hop is None else self._named_hop(next_hop, interest)
-        if not hops and not (entry is not None and face.id in entry.in_records and entry.pending_upstreams(now)):
+        record = entry.in_record(face) if entry is not None else None
+        if not hops and not (entry is not None and record is not None and entry.pending_upstreams(now)):
             self._refuse(face, interest, pit_token, entry, now)
             return
         if entry is None:
@@ -197,41 +248,47 @@ class Forwarder:
                 face.send_nack(interest.wire, packet.NACK_CONGESTION, pit_token)
                 return
             entry = self.pit.insert(interest, next_hop)
-        is_retransmission = face.id in entry.in_records
-        face.waiting += not is_retransmission
-        expiry = now + min(interest.lifetime_ms, MAX_LIFETIME_MS) / 1000
         assert interest.nonce is not None
-        entry.in_records[face.id] = InRecord(face.id, interest.nonce, pit_token, interest, expiry)
-        self.pit.set_expiry(entry, max(r.expiry for r in entry.in_records.values()))
+        expiry = now + min(interest.lifetime_ms, MAX_LIFETIME_MS) / 1000
+        is_retransmission = record is not None
+        if record is None:
+            face.waiting += 1
+            entry.in_records.append(InRecord(face, interest.nonce, pit_token, interest.wire, expiry))
+        else:
+            record.nonce, record.pit_token, record.wire = interest.nonce, pit_token, interest.wire
+            record.expiry = expiry
+        self.pit.set_expiry(entry, max(r.expiry for r in entry.in_records))
         hop = strategy.choose(entry, hops, is_retransmission, now) if hops else None
         if hop is not None:
-            self.on_outgoing_interest(entry, interest, self.faces[hop.face_id], face.id, expiry, now)
+            self.on_outgoing_interest(entry, interest, hop, face.id, expiry, now)
 
     def on_outgoing_interest(
         self, entry: PitEntry, interest: Interest, face: Face, incoming_face: int, expiry: float, now: float
     ) -> None:
         assert interest.nonce is not None
-        if face.id not in entry.out_records:
+        record = entry.out_record(face)
+        if record is None:
             face.outstanding += 1
-        entry.out_records[face.id] = OutRecord(face.id, interest.nonce, now, expiry)
-        wire = packet.forwarded(interest, self._has_arrived(interest))
+            entry.out_records.append(OutRecord(face, interest.nonce, now, expiry))
+        else:
+            record.nonce, record.sent, record.expiry, record.nack_reason = interest.nonce, now, expiry, None
+        wire = packet.forwarded(interest, self.has_arrived(interest.hint))
         face.send_interest(wire, incoming_face if face.local_fields else None)
 
     def on_interest_finalize(self, entry: PitEntry, now: float, remember: bool = True) -> None:
         """The entry goes; its nonces are remembered, so that a copy still on its way is not taken for a new one."""
+        if remember:
+            self.remember_nonces(entry, now)
+        for out_record in entry.out_records:
+            out_record.face.outstanding -= 1
+        for in_record in entry.in_records:
+            in_record.face.waiting -= 1
+        self.pit.erase(entry)
+
+    def remember_nonces(self, entry: PitEntry, now: float) -> None:
         full_name = entry.name if entry.digest is None else entry.name + names.tlv(names.IMPLICIT_DIGEST, entry.digest)
-        for out_record in entry.out_records.values():
-            if remember:
-                self.dead_nonces.add(full_name, out_record.nonce, now)
-            upstream = self.faces.get(out_record.face_id)
-            if upstream is not None:
-                upstream.outstanding -= 1
-        for face_id in entry.in_records:
-            downstream = self.faces.get(face_id)
-            if downstream is not None:
-                downstream.waiting -= 1
-        if entry.live:
-            self.pit.erase(entry)
+        for record in entry.out_records:
+            self.dead_nonces.add(full_name, record.nonce, now)
 
     def _expire(self, entry: PitEntry, now: float) -> None:
         self.counters.unsatisfied += 1
@@ -243,18 +300,20 @@ class Forwarder:
         """There is no route for this downstream; whoever else waits for the same goes on waiting."""
         self.counters.no_route += 1
         face.send_nack(interest.wire, packet.NACK_NO_ROUTE, pit_token)
-        if entry is None or face.id not in entry.in_records:
+        record = entry.in_record(face) if entry is not None else None
+        if entry is None or record is None:
             return
-        del entry.in_records[face.id]
+        entry.in_records.remove(record)
         face.waiting -= 1
         if not entry.in_records:
             self._expire(entry, now)
 
-    def _has_arrived(self, interest: Interest) -> bool:
-        return any(own.startswith(delegation) for delegation in interest.hint for own in self.region)
+    def has_arrived(self, hint: Iterable[Name]) -> bool:
+        """Whether a ForwardingHint names this node or its region."""
+        return any(own.startswith(delegation) for delegation in hint for own in self.region)
 
-    def _eligible_hops(self, face: Face, interest: Interest) -> list[NextHop]:
-        if not interest.hint or self._has_arrived(interest):
+    def _eligible_hops(self, face: Face, interest: Interest) -> list[Face]:
+        if not interest.hint or self.has_arrived(interest.hint):
             return self._usable(self.fib.longest_prefix_match(interest.name), face, interest)
         for delegation in interest.hint:
             hops = self._usable(self.fib.longest_prefix_match(delegation), face, interest)
@@ -262,37 +321,37 @@ class Forwarder:
                 return hops
         return []
 
-    def _usable(self, hops: Sequence[NextHop], face: Face, interest: Interest) -> list[NextHop]:
+    def _usable(self, hops: Sequence[NextHop], face: Face, interest: Interest) -> list[Face]:
         """The next hops, each face once, that are up, in the Interest's scope, and not where it came from."""
         only_local = (
             interest.hop_limit == 1
             or interest.name.startswith(LOCALHOST)
             or (not face.is_local and interest.name.startswith(LOCALHOP))
         )
-        usable: dict[int, NextHop] = {}
+        usable: list[Face] = []
         for hop in hops:
             upstream = self.faces.get(hop.face_id)
             if upstream is None or not upstream.up or upstream is face or (only_local and not upstream.is_local):
                 continue
-            usable.setdefault(hop.face_id, hop)
-        return list(usable.values())
+            if upstream not in usable:
+                usable.append(upstream)
+        return usable
 
-    def _named_hop(self, face_id: int, interest: Interest) -> list[NextHop]:
+    def _named_hop(self, face_id: int, interest: Interest) -> list[Face]:
         face = self.faces.get(face_id)
         if face is None or not face.up or (not face.is_local and interest.name.startswith(LOCALHOST)):
             return []
-        return [NextHop(face_id, 0, "next-hop-face-id")]
+        return [face]
 
     def _reject(self, entry: PitEntry, reason: int, now: float) -> None:
-        for record in entry.in_records.values():
-            downstream = self.faces.get(record.face_id)
-            if downstream is not None and record.expiry > now:
-                downstream.send_nack(record.interest.wire, reason, record.pit_token)
+        for record in entry.in_records:
+            if record.expiry > now:
+                record.face.send_nack(record.wire, reason, record.pit_token)
         self._expire(entry, now)
 
     # --- Data
 
-    def on_incoming_data(self, face: Face, data: Data, no_cache: bool, now: float) -> None:
+    def on_incoming_data(self, face: Face, data: Data, link: LinkPacket, now: float) -> None:
         self.counters.in_data += 1
         face.counters.in_data += 1
         face.counters.in_data_bytes += len(data.wire)
@@ -301,21 +360,20 @@ class Forwarder:
             return
         # Only a face that was asked may answer: nobody off the path can put Data into the store.
         entries = self.pit.satisfied_by(data)
-        if not any(face.id in entry.out_records for entry in entries):
+        if all(entry.out_record(face) is None for entry in entries):
             self.counters.unsolicited += 1
             return
-        is_stored = not no_cache and not data.name.startswith(LOCALHOP) and not data.name.startswith(LOCALHOST)
+        is_stored = not link.no_cache and not data.name.startswith(LOCALHOP) and not data.name.startswith(LOCALHOST)
         is_stored = is_stored and self.content_store.insert(data, now)
         for entry in entries:
-            if entry.next_hop is None or face.id in entry.out_records:
-                self._satisfy(entry, face, data, is_stored, now)
+            if entry.next_hop is None or entry.out_record(face) is not None:
+                self._satisfy(entry, face, data, link.congestion_mark, is_stored, now)
 
-    def _satisfy(self, entry: PitEntry, face: Face, data: Data, is_stored: bool, now: float) -> None:
+    def _satisfy(self, entry: PitEntry, face: Face, data: Data, mark: int, is_stored: bool, now: float) -> None:
         self.counters.satisfied += 1
-        for record in entry.in_records.values():
-            downstream = self.faces.get(record.face_id)
-            if downstream is not None and downstream is not face and record.expiry > now:
-                downstream.send_data(data.wire, record.pit_token)
+        for record in entry.in_records:
+            if record.face is not face and record.expiry > now:
+                record.face.send_data(data.wire, record.pit_token, mark)
         # A late copy of the Interest is answered by the store, unless this Data is no answer to it there (as in NFD).
         is_short_lived = entry.must_be_fresh and data.freshness_ms < DEAD_NONCE_LIFETIME_S * 1000
         self.on_interest_finalize(entry, now, remember=is_short_lived or not is_stored)
@@ -327,21 +385,28 @@ class Forwarder:
         face.counters.in_nacks += 1
         for next_hop in (None, face.id):
             entry = self.pit.find(interest, next_hop)
-            record = entry.out_records.get(face.id) if entry is not None else None
+            record = entry.out_record(face) if entry is not None else None
             if entry is not None and record is not None and record.nonce == interest.nonce:
                 record.nack_reason = reason
                 self._try_next(entry, now)
 
     def _try_next(self, entry: PitEntry, now: float) -> None:
         """An upstream said no: the cheapest one not asked yet gets its turn; when all said no, so do we."""
-        for record in entry.in_records.values():
-            downstream = self.faces.get(record.face_id)
-            if downstream is None or record.expiry <= now or entry.next_hop is not None:
+        for record in entry.in_records:
+            if record.expiry <= now or entry.next_hop is not None:
                 continue
-            hop = strategy.unused_hop(entry, self._eligible_hops(downstream, record.interest))
+            interest = packet.decode_interest(record.wire)
+            hop = strategy.unused_hop(entry, self._eligible_hops(record.face, interest))
             if hop is not None:
-                upstream = self.faces[hop.face_id]
-                self.on_outgoing_interest(entry, record.interest, upstream, record.face_id, record.expiry, now)
+                self.on_outgoing_interest(entry, interest, hop, record.face.id, record.expiry, now)
                 return
         if not entry.pending_upstreams(now):
             self._reject(entry, strategy.combined_reason(entry), now)
+
+
+def _is_one_packet(wire: bytes) -> bool:
+    """Whether a datagram is exactly one packet, written as nearly all are."""
+    size = len(wire)
+    if not 2 < size <= MAX_PACKET_BYTES or wire[0] >= 253:
+        return False
+    return wire[1] == size - 2 < 253 or (wire[1] == 253 and size > 4 and wire[2] << 8 | wire[3] == size - 4)

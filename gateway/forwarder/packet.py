@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from gateway import lean
 from gateway.protocol.errors import ProtocolError
 from gateway.protocol.names import IMPLICIT_DIGEST, PARAMETERS_DIGEST, Name, non_negative, number, tlv
 
@@ -70,34 +71,32 @@ def _long_number(wire: bytes, first: int, at: int) -> tuple[int, int]:
     return value, stop
 
 
-def split_stream(buffer: bytes, limit: int = MAX_PACKET_BYTES + 200) -> tuple[list[bytes], int]:
-    """The whole packets at the start of a stream's buffer and how many bytes they take.
+def packet_end(buffer: bytes, at: int, limit: int = MAX_PACKET_BYTES + 200) -> int | None:
+    """Where the packet at `at` of a stream's buffer ends; None when it is not whole yet.
 
-    Raises DecodeError when the next packet announces more than `limit` bytes: the stream can't be followed any more.
+    Raises DecodeError when it announces more than `limit` bytes: the stream can't be followed any more.
     """
-    packets, at, end = [], 0, len(buffer)
-    while end - at >= 2:
-        position = at
-        kind = buffer[position]
-        position += 1
-        if kind >= 253:
-            position += 1 << (kind - 252)
-        if position >= end:
-            break
-        length = buffer[position]
-        position += 1
+    end, length = len(buffer), 0
+    for _ in ("type", "length"):
+        if at >= end:
+            return None
+        length, at = buffer[at], at + 1
         if length >= 253:
             width = 1 << (length - 252)
-            if position + width > end:
-                break
-            length = int.from_bytes(buffer[position : position + width], "big")
-            position += width
-        if length > limit:
-            raise DecodeError(f"a packet announces {length} bytes, at most {limit} are accepted")
-        if position + length > end:
-            break
-        packets.append(buffer[at : position + length])
-        at = position + length
+            length, at = int.from_bytes(buffer[at : at + width], "big"), at + width
+            if at > end:
+                return None
+    if length > limit:
+        raise DecodeError(f"a packet announces {length} bytes, at most {limit} are accepted")
+    return at + length if at + length <= end else None
+
+
+def split_stream(buffer: bytes) -> tuple[list[bytes], int]:
+    """The whole packets at the start of a stream's buffer and how many bytes they take; raises DecodeError likewise."""
+    packets, at = [], 0
+    while (end := packet_end(buffer, at)) is not None:
+        packets.append(buffer[at:end])
+        at = end
     return packets, at
 
 
@@ -260,6 +259,14 @@ def _read_names(wire: bytes, at: int, end: int) -> tuple[Name, ...]:
     return tuple(found)
 
 
+def decode_hint(element: bytes) -> tuple[Name, ...]:
+    """The names in a ForwardingHint element."""
+    kind, start, end = read_tlv(element, 0, len(element))
+    if kind != _FORWARDING_HINT or end != len(element):
+        raise DecodeError("not one ForwardingHint")
+    return _read_names(element, start, end)
+
+
 def _non_negative(wire: bytes, start: int, stop: int) -> int:
     if stop - start not in (1, 2, 4, 8):
         raise DecodeError(f"a number of {stop - start} bytes")
@@ -359,8 +366,14 @@ class Data:
     def digest(self) -> bytes:
         """The implicit digest: the SHA-256 of the whole packet."""
         if self._digest is None:
-            self._digest = hashlib.sha256(self.wire).digest()
+            self._digest = implicit_digest(self.wire)
         return self._digest
+
+
+def implicit_digest(wire: bytes) -> bytes:
+    """The SHA-256 of a whole Data packet: who is asked for digests will have many of them to compute."""
+    lean.hash_in_bulk()
+    return hashlib.sha256(wire).digest()
 
 
 def decode_data(wire: bytes) -> Data:
@@ -412,6 +425,16 @@ def _read_meta_info(data: Data, at: int, end: int) -> None:
                 raise DecodeError("a FinalBlockId that is not one component")
         else:
             _skip_unknown(kind, "MetaInfo")
+
+
+def decode_freshness(meta_info: bytes) -> int:
+    """The FreshnessPeriod of a MetaInfo element, in milliseconds; 0 without one."""
+    kind, start, end = read_tlv(meta_info, 0, len(meta_info))
+    if kind != _META_INFO or end != len(meta_info):
+        raise DecodeError("not one MetaInfo")
+    data = Data(b"", meta_info)
+    _read_meta_info(data, start, end)
+    return data.freshness_ms
 
 
 # --- NDNLPv2 -------------------------------------------------------------------------------------------------

@@ -2,59 +2,85 @@
 
 from __future__ import annotations
 
-import heapq
+import math
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
+from gateway.forwarder.faces.base import Face
 from gateway.forwarder.packet import Data, Interest, component_ends
 from gateway.protocol.names import Name
 
-# What a flood may take: an entry costs about 1.3 kB, so 52 MB at the most, on a router that has 128.
+# What a flood may take: an entry costs about 1 kB, so 40 MB at the most, on a router that has 128.
 PIT_CAPACITY = 40_000
 # Longer than any loop takes; a nonce and its name's hash cost about 200 bytes, so 6.5 MB at the most.
 DEAD_NONCE_LIFETIME_S = 6.0
 DEAD_NONCE_CAPACITY = 32_768
-# Timers of entries that are gone are swept out when they outnumber those that live, and there are more than this.
-_STALE_TIMERS = 1024
+# An Interest that asks to be kept longer is kept this long: store and forward is by wants, not by the PIT.
+MAX_LIFETIME_MS = 60_000
+# One face may take this share of the PIT, so that a flood from there leaves room for everybody else.
+PIT_SHARE_OF_FACE = 0.25
+# An entry goes at most so much later than its expiry: those that expire within one tick share a timer.
+TICK_S = 1 / 16
+# With more lengths of prefixes than this pending, a Data packet's own prefixes are fewer.
+_PREFIX_LENGTHS_MAX = 8
 
 
-@dataclass(slots=True)
 class InRecord:
-    """A downstream that waits: `expiry` is monotonic time."""
+    """A downstream that waits, with its Interest; `expiry` is monotonic time."""
 
-    face_id: int
-    nonce: bytes
-    pit_token: bytes | None
-    interest: Interest
-    expiry: float
+    __slots__ = ("expiry", "face", "nonce", "pit_token", "wire")
+
+    def __init__(self, face: Face, nonce: bytes, pit_token: bytes | None, wire: bytes, expiry: float) -> None:
+        self.face, self.nonce, self.pit_token, self.wire, self.expiry = face, nonce, pit_token, wire, expiry
 
 
-@dataclass(slots=True)
 class OutRecord:
     """An upstream that was asked; `nack_reason` is set when it said no."""
 
-    face_id: int
-    nonce: bytes
-    sent: float
-    expiry: float
-    nack_reason: int | None = None
+    __slots__ = ("expiry", "face", "nack_reason", "nonce", "sent")
+
+    def __init__(self, face: Face, nonce: bytes, sent: float, expiry: float, nack_reason: int | None = None) -> None:
+        self.face, self.nonce, self.sent, self.expiry, self.nack_reason = face, nonce, sent, expiry, nack_reason
 
 
-@dataclass(slots=True, eq=False)
 class PitEntry:
-    """`next_hop` is the one face that the consumer named: such an Interest waits for that face's answer alone."""
+    """`next_hop` is the one face that the consumer named: such an Interest waits for that face's answer alone.
 
-    name: Name
-    digest: bytes | None
-    can_be_prefix: bool
-    must_be_fresh: bool
-    next_hop: int | None = None
-    in_records: dict[int, InRecord] = field(default_factory=dict)
-    out_records: dict[int, OutRecord] = field(default_factory=dict)
-    expiry: float = 0.0
-    timer: int = 0
-    live: bool = True
+    `is_plain` says that its Data needs no look at scope or at digests in the name. Entries of one name that differ in
+    anything else hang together by `sibling`.
+    """
+
+    __slots__ = (
+        "can_be_prefix",
+        "digest",
+        "expiry",
+        "in_records",
+        "is_plain",
+        "must_be_fresh",
+        "name",
+        "next_hop",
+        "out_records",
+        "sibling",
+        "timer",
+    )
+
+    def __init__(
+        self,
+        name: Name,
+        digest: bytes | None,
+        can_be_prefix: bool,
+        must_be_fresh: bool,
+        next_hop: int | None = None,
+        is_plain: bool = False,
+    ) -> None:
+        self.name, self.digest = name, digest
+        self.can_be_prefix, self.must_be_fresh = can_be_prefix, must_be_fresh
+        self.next_hop, self.is_plain = next_hop, is_plain
+        self.in_records: list[InRecord] = []
+        self.out_records: list[OutRecord] = []
+        self.expiry = 0.0
+        self.timer: dict[PitEntry, None] | None = None
+        self.sibling: PitEntry | None = None
 
     def matches(self, interest: Interest, next_hop: int | None) -> bool:
         return (
@@ -64,97 +90,147 @@ class PitEntry:
             and self.must_be_fresh == interest.must_be_fresh
         )
 
-    def has_nonce(self, nonce: bytes, face_id: int) -> bool:
+    def in_record(self, face: Face) -> InRecord | None:
+        """What this downstream asked."""
+        return next((record for record in self.in_records if record.face is face), None)
+
+    def out_record(self, face: Face) -> OutRecord | None:
+        """What was asked of this upstream."""
+        return next((record for record in self.out_records if record.face is face), None)
+
+    def has_nonce(self, nonce: bytes, face: Face) -> bool:
         """Whether an Interest from this face with this nonce has gone round a loop; the same face may send it again."""
-        own = self.in_records.get(face_id)
+        own = self.in_record(face)
         if own is not None and own.nonce == nonce:
             return False
-        return any(record.nonce == nonce for record in self.in_records.values()) or any(
-            record.nonce == nonce for record in self.out_records.values()
+        return any(record.nonce == nonce for record in self.in_records) or any(
+            record.nonce == nonce for record in self.out_records
         )
 
     def pending_upstreams(self, now: float) -> list[OutRecord]:
         """The upstreams that were asked and may still answer."""
-        return [r for r in self.out_records.values() if r.nack_reason is None and r.expiry > now]
+        return [r for r in self.out_records if r.nack_reason is None and r.expiry > now]
 
 
 class Pit:
-    """Entries by name without implicit digest, so that a Data packet finds all it satisfies."""
+    """Entries by name without implicit digest, so that a Data packet finds all it satisfies.
+
+    `first` holds the first entry of each name, `prefix_lengths` how many entries with CanBePrefix have a name of so
+    many bytes. Timers are a wheel: the entries that expire in one tick, by the tick's number.
+    """
 
     def __init__(self, capacity: int = PIT_CAPACITY) -> None:
-        self._entries: dict[Name, list[PitEntry]] = {}
-        self._expiries: list[tuple[float, int, PitEntry]] = []
-        self._serial = 0
-        self._size = 0
-        self._prefix_entries = 0
+        self.first: dict[Name, PitEntry] = {}
+        self.prefix_lengths: dict[int, int] = {}
+        self.size = 0
         self.capacity = capacity
+        self._wheel: dict[int, dict[PitEntry, None]] = {}
 
     def __len__(self) -> int:
-        return self._size
+        return self.size
 
     @property
     def is_full(self) -> bool:
-        return self._size >= self.capacity
+        return self.size >= self.capacity
 
     def __iter__(self) -> Iterator[PitEntry]:
-        return (entry for entries in list(self._entries.values()) for entry in list(entries))
+        for entry in list(self.first.values()):
+            yield from _siblings(entry)
 
     def find(self, interest: Interest, next_hop: int | None = None) -> PitEntry | None:
-        for entry in self._entries.get(interest.name, ()):
-            if entry.matches(interest, next_hop):
-                return entry
-        return None
+        return next((e for e in _siblings(self.first.get(interest.name)) if e.matches(interest, next_hop)), None)
 
     def insert(self, interest: Interest, next_hop: int | None = None) -> PitEntry:
         entry = PitEntry(interest.name, interest.digest, interest.can_be_prefix, interest.must_be_fresh, next_hop)
-        self._entries.setdefault(interest.name, []).append(entry)
-        self._size += 1
-        self._prefix_entries += entry.can_be_prefix
+        first = self.first.setdefault(entry.name, entry)
+        if first is not entry:
+            first.sibling, entry.sibling = entry, first.sibling
+        self.size += 1
+        if entry.can_be_prefix:
+            length = len(entry.name)
+            self.prefix_lengths[length] = self.prefix_lengths.get(length, 0) + 1
         return entry
 
     def satisfied_by(self, data: Data) -> list[PitEntry]:
         """The entries that a Data packet answers; its digest is computed only if an entry asks for one."""
-        found = [e for e in self._entries.get(data.name, ()) if e.digest is None or e.digest == data.digest]
-        if self._prefix_entries and data.name:
-            for end in [0, *component_ends(data.name)[:-1]]:
-                found += [e for e in self._entries.get(data.name[:end], ()) if e.can_be_prefix and e.digest is None]
-        return found
+        same = _siblings(self.first.get(data.name))
+        return [e for e in same if e.digest is None or e.digest == data.digest] + self.prefixes_of(data.name)
+
+    def prefixes_of(self, name: Name) -> list[PitEntry]:
+        """The entries with CanBePrefix that wait for anything below a shorter name than this one."""
+        if not self.prefix_lengths:
+            return []
+        if len(self.prefix_lengths) <= _PREFIX_LENGTHS_MAX:
+            # What is equal to a name in the table ends where that name ends: between two components.
+            ends = sorted(length for length in self.prefix_lengths if length < len(name))
+        else:
+            ends = [0, *component_ends(name)[:-1]] if name else []
+        waiting = (e for end in ends for e in _siblings(self.first.get(name[:end])))
+        return [e for e in waiting if e.can_be_prefix and e.digest is None]
 
     def erase(self, entry: PitEntry) -> None:
-        entry.live = False
-        entries = self._entries[entry.name]
-        entries.remove(entry)
-        if not entries:
-            del self._entries[entry.name]
-        self._size -= 1
-        self._prefix_entries -= entry.can_be_prefix
+        first = self.first[entry.name]
+        if first is entry:
+            if entry.sibling is None:
+                del self.first[entry.name]
+            else:
+                self.first[entry.name] = entry.sibling
+        else:
+            before = next(e for e in _siblings(first) if e.sibling is entry)
+            before.sibling = entry.sibling
+        self.size -= 1
+        if entry.timer is not None:
+            del entry.timer[entry]
+            entry.timer = None
+        if entry.can_be_prefix:
+            length = len(entry.name)
+            self.prefix_lengths[length] -= 1
+            if not self.prefix_lengths[length]:
+                del self.prefix_lengths[length]
+
+    # --- time
+
+    def timer(self, expiry: float) -> dict[PitEntry, None]:
+        """The timer of the entries that expire in the same tick; who is put there is given out when that is over."""
+        tick = math.ceil(expiry / TICK_S)
+        timer = self._wheel.get(tick)
+        if timer is None:
+            timer = self._wheel[tick] = {}
+        return timer
 
     def set_expiry(self, entry: PitEntry, expiry: float) -> None:
-        if entry.timer and expiry == entry.expiry:
-            return
-        if len(self._expiries) > 2 * self._size + _STALE_TIMERS:
-            self._expiries = [timer for timer in self._expiries if _is_current(timer)]
-            heapq.heapify(self._expiries)
-        self._serial += 1
-        entry.expiry, entry.timer = expiry, self._serial
-        heapq.heappush(self._expiries, (expiry, self._serial, entry))
+        entry.expiry = expiry
+        timer = self.timer(expiry)
+        if timer is not entry.timer:
+            if entry.timer is not None:
+                del entry.timer[entry]
+            timer[entry] = None
+            entry.timer = timer
 
     def next_deadline(self) -> float | None:
-        """When the next entry may expire; stale timers of satisfied entries are dropped on the way."""
-        heap = self._expiries
-        while heap and not _is_current(heap[0]):
-            heapq.heappop(heap)
-        return heap[0][0] if heap else None
+        """When the next entries are given out; timers whose entries were all satisfied are dropped on the way."""
+        while self._wheel:
+            tick = min(self._wheel)
+            if self._wheel[tick]:
+                return tick * TICK_S
+            del self._wheel[tick]
+        return None
 
     def pop_expired(self, now: float) -> list[PitEntry]:
-        expired = []
-        while (deadline := self.next_deadline()) is not None and deadline <= now:
-            expired.append(heapq.heappop(self._expiries)[2])
+        """The entries whose time is over, without a timer from now on."""
+        expired: list[PitEntry] = []
+        for tick in [tick for tick in self._wheel if tick * TICK_S <= now]:
+            expired += self._wheel.pop(tick)
+        for entry in expired:
+            entry.timer = None
         return expired
 
 
-def _is_current(timer: tuple[float, int, PitEntry]) -> bool:
-    return timer[2].live and timer[2].timer == timer[1]
+def _siblings(entry: PitEntry | None) -> Iterator[PitEntry]:
+    while entry is not None:
+        following = entry.sibling
+        yield entry
+        entry = following
 
 
 class DeadNonceList:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gateway.forwarder.fib import NextHop
+from gateway.forwarder.faces.base import Face
 from gateway.forwarder.packet import NACK_CONGESTION, NACK_DUPLICATE, NACK_NO_ROUTE
 from gateway.forwarder.pit import PitEntry
 
@@ -15,7 +15,7 @@ AGGREGATION_S = 1.0
 _SEVERITY = (NACK_CONGESTION, NACK_DUPLICATE, NACK_NO_ROUTE)
 
 
-def choose(entry: PitEntry, hops: Sequence[NextHop], is_retransmission: bool, now: float) -> NextHop | None:
+def choose(entry: PitEntry, hops: Sequence[Face], is_retransmission: bool, now: float) -> Face | None:
     """The next hop for an Interest that just came in; None when it should wait for what was sent already.
 
     `hops` are the eligible ones, cheapest first, and not empty.
@@ -29,16 +29,16 @@ def choose(entry: PitEntry, hops: Sequence[NextHop], is_retransmission: bool, no
     unused = unused_hop(entry, hops)
     if unused is not None and is_retransmission:
         return unused
-    used = [hop for hop in hops if hop.face_id in entry.out_records]
-    return min(used, key=lambda hop: entry.out_records[hop.face_id].sent, default=hops[0])
+    used = [record for record in entry.out_records if record.face in hops]
+    return min(used, key=lambda record: record.sent).face if used else hops[0]
 
 
-def unused_hop(entry: PitEntry, hops: Sequence[NextHop]) -> NextHop | None:
+def unused_hop(entry: PitEntry, hops: Sequence[Face]) -> Face | None:
     """The cheapest next hop that this Interest has not been sent to."""
-    return next((hop for hop in hops if hop.face_id not in entry.out_records), None)
+    return next((hop for hop in hops if entry.out_record(hop) is None), None)
 
 
 def combined_reason(entry: PitEntry) -> int:
     """What to tell the downstreams when every upstream said no: the mildest reason, since that one may pass."""
-    reasons = {record.nack_reason for record in entry.out_records.values()}
+    reasons = {record.nack_reason for record in entry.out_records}
     return next((reason for reason in _SEVERITY if reason in reasons), NACK_NO_ROUTE)

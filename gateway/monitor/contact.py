@@ -71,7 +71,7 @@ class Contact:
 
     @property
     def loss(self) -> float | None:
-        """The share of the last 16 hellos that brought no acceptable answer: of the way there and back."""
+        """The share of hellos without an acceptable answer, of the last 16 since the first one: there and back."""
         return round(1 - sum(self.outcomes) / len(self.outcomes), 3) if self.outcomes else None
 
     def on_rtt(self, rtt_ms: float) -> None:

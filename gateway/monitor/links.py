@@ -166,7 +166,8 @@ class LinkTable:
         if contact is None:
             return False
         was_up = contact.state == "up"
-        contact.outcomes.append(False)
+        if contact.node:  # before its first answer nobody knows whether anybody is there to lose a hello
+            contact.outcomes.append(False)
         contact.reason = reason
         contact.schedule.failed(now)
         return was_up and contact.state == "down"

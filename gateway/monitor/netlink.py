@@ -1,7 +1,7 @@
 """The kernel's port: interfaces, addresses and neighbours by rtnetlink, radio stations by nl80211.
 
-pyroute2's message codecs are used over a plain netlink socket. Its IPRoute class would bring an event loop of its own
-and 14 MB; the codecs alone take 2 MB, those of nl80211 another 3, and only where there is a radio.
+Where there is a radio, pyroute2's message codecs are used over a plain socket: 2 MB, those of nl80211 another 3.
+Its IPRoute class would bring an event loop of its own and 14 MB. Interfaces and addresses are read in rtnetlink.py.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 
 from gateway.monitor import host
 from gateway.monitor.linklayer import Address, Interface, LinkLayer, Station
+from gateway.monitor.rtnetlink import AddressMessage, LinkMessage, parse_address, parse_link
 
 log = logging.getLogger(__name__)
 
@@ -91,11 +92,11 @@ class Netlink:
 
     def _look(self) -> LinkLayer:
         with _socket(socket.NETLINK_ROUTE) as route:
-            interfaces = tuple(self._interface(m) for m in _dump(route, _GETLINK, bytes(16), _codec("ifinfmsg")))
-            addresses = tuple(_address(m) for m in _dump(route, _GETADDR, bytes(8), _codec("ifaddrmsg")))
+            interfaces = tuple(self._interface(parse_link(m)) for m in _dump(route, _GETLINK, bytes(16)))
+            addresses = tuple(_address(a) for m in _dump(route, _GETADDR, bytes(8)) if (a := parse_address(m)))
             if not any(i.medium == "wireless" for i in interfaces):
                 return LinkLayer(interfaces, addresses)
-            messages = list(_dump(route, _GETNEIGH, bytes(12), _codec("ndmsg")))
+            messages = [_decoded("ndmsg", m) for m in _dump(route, _GETNEIGH, bytes(12))]
         neighbors = tuple(
             (m["ifindex"], str(m.get_attr("NDA_DST")), str(m.get_attr("NDA_LLADDR")).lower())
             for m in messages
@@ -103,18 +104,15 @@ class Netlink:
         )
         return LinkLayer(interfaces, addresses, neighbors, self._stations(interfaces))
 
-    def _interface(self, message: Any) -> Interface:
-        name = str(message.get_attr("IFLA_IFNAME"))
-        counters = message.get_attr("IFLA_STATS64") or message.get_attr("IFLA_STATS") or {}
-        fields = ("rx_bytes", "tx_bytes", "rx_errors", "tx_errors", "rx_dropped", "tx_dropped")
+    def _interface(self, message: LinkMessage) -> Interface:
         return Interface(
-            message["index"],
-            name,
-            _state(message),
-            int(message.get_attr("IFLA_MTU") or 0),
-            host.read_medium(self._root, name),
-            host.read_wired_speed_mbps(self._root, name),
-            **{field: int(counters.get(field, 0)) for field in fields},
+            message.index,
+            message.name,
+            "up" if message.is_up else "down",
+            message.mtu,
+            host.read_medium(self._root, message.name),
+            host.read_wired_speed_mbps(self._root, message.name),
+            **message.counters,
         )
 
     def _stations(self, interfaces: tuple[Interface, ...]) -> tuple[Station, ...]:
@@ -127,25 +125,16 @@ class Netlink:
                     if interface.medium == "wireless" and family is not None:
                         body = struct.pack("=BBHHHI", _GET_STATION, 0, 0, 8, _ATTR_IFINDEX, interface.index)
                         stations += [
-                            _station(interface.index, m) for m in _dump(generic, family, body, _codec("nl80211cmd"))
+                            _station(interface.index, _decoded("nl80211cmd", m)) for m in _dump(generic, family, body)
                         ]
         except OSError as error:
             log.debug("no radio stations: %s", error)
         return tuple(stations)
 
 
-def _state(message: Any) -> str:
-    """RFC 2863's operational state; a device that does not tell (the loopback, say) has its administrative one."""
-    state = str(message.get_attr("IFLA_OPERSTATE") or "UNKNOWN").lower()
-    if state == "unknown":
-        return "up" if message["flags"] & 1 else "down"
-    return "up" if state == "up" else "down"
-
-
-def _address(message: Any) -> Address:
-    address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-    is_global = message["scope"] in (_SCOPE_GLOBAL, _SCOPE_SITE)
-    return Address(message["index"], f"{address}/{message['prefixlen']}", is_global)
+def _address(message: AddressMessage) -> Address:
+    is_global = message.scope in (_SCOPE_GLOBAL, _SCOPE_SITE)
+    return Address(message.index, f"{message.address}/{message.prefix_length}", is_global)
 
 
 def _station(interface: int, message: Any) -> Station:
@@ -179,13 +168,16 @@ def _socket(protocol: int) -> Iterator[socket.socket]:
         yield opened
 
 
-def _dump(opened: socket.socket, kind: int, body: bytes, codec: Callable[[bytes], Any]) -> Iterator[Any]:
-    """The decoded messages of a table; raises OSError when the kernel refuses."""
+def _dump(opened: socket.socket, kind: int, body: bytes) -> Iterator[bytes]:
+    """The messages of a table; raises OSError when the kernel refuses."""
     opened.send(_HEADER.pack(_HEADER.size + len(body), kind, _REQUEST | _DUMP, 1, 0) + body)
-    for wire in _answer(opened):
-        message = codec(wire)
-        message.decode()
-        yield message
+    return _answer(opened)
+
+
+def _decoded(codec: str, wire: bytes) -> Any:
+    message = _codec(codec)(wire)
+    message.decode()
+    return message
 
 
 def _answer(opened: socket.socket) -> Iterator[bytes]:
@@ -233,8 +225,6 @@ def parse_family_id(wire: bytes) -> int | None:
 
 
 _CODECS = {
-    "ifinfmsg": "pyroute2.netlink.rtnl.ifinfmsg",
-    "ifaddrmsg": "pyroute2.netlink.rtnl.ifaddrmsg",
     "ndmsg": "pyroute2.netlink.rtnl.ndmsg",
     "nl80211cmd": "pyroute2.netlink.nl80211",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import platform
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -57,10 +58,9 @@ class HostSampler:
         return self._cpu_percent
 
     def _disk_usage(self) -> tuple[int | None, int | None]:
-        import psutil  # it knows which blocks an ordinary user may fill
-
+        """What the disk has, and what of it an ordinary user may fill."""
         try:
-            usage = psutil.disk_usage(str(self._disk))
+            disk = os.statvfs(self._disk)
         except OSError:
             return None, None
-        return int(usage.total), int(usage.free)
+        return disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize

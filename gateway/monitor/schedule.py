@@ -54,10 +54,16 @@ class HelloSchedule:
             self._interval_s = min(HELLO_MAX_S, self._interval_s * HELLO_BACKOFF)
 
     def hurry(self, now: float) -> None:
-        """The neighbour seems to have news: ask soon, but not more than once every few seconds."""
-        if self.next_at != float("inf") and now - self._hurried >= HURRY_PAUSE_S:
-            self._hurried = now
-            self.next_at = min(self.next_at, now + self._random.uniform(HURRY_S / 2, HURRY_S))
+        """The neighbour seems to have news: ask soon, but not more than once every few seconds.
+
+        What comes within the pause waits for its end: a node that has just enrolled greets a second time, with its key.
+        """
+        if self.next_at == float("inf"):
+            return
+        start = max(now, self._hurried + HURRY_PAUSE_S)
+        soon = start + self._random.uniform(HURRY_S / 2, HURRY_S)
+        if soon < self.next_at:
+            self._hurried, self.next_at = start, soon
 
     def _jittered(self, interval_s: float) -> float:
         return interval_s * self._random.uniform(1 - HELLO_JITTER, 1 + HELLO_JITTER)

@@ -3,12 +3,14 @@
 Trains of 8, 16, 32 … packets are asked for until one has lasted long enough or the budget is spent. A token bucket
 on the way lets the first part of a train through at once; so the rate is the slope of the later half, and a train
 whose two later quarters disagree is followed by a longer one.
+
+What a receiver reads at once waited in its buffer: the times within such a group say how fast this machine is, not
+the link. So rates run from the end of one group to the end of another, when the buffer was empty.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from statistics import median
 
 PAYLOAD_BYTES = 8000
 FIRST_TRAIN = 8
@@ -18,6 +20,11 @@ MIN_ARRIVALS = 4
 # The later two quarters of a train agree when the last has at least this share of the rate of the one before.
 STEADY_SHARE = 0.75
 MAX_CONFIDENCE = 0.8
+# Arrivals are one group within this time of its first, or while they follow each other far faster than on average.
+GROUP_S = 0.001
+GROUP_GAP_SHARE = 0.25
+# The figure exceeds the rate of the whole train, round trip left out, by so much at most.
+CEILING = 1.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,41 +52,68 @@ class ProbeResult:
     reason: str = ""
 
 
-def slope(arrivals: list[Arrival]) -> Slope | None:
-    """The rate over the later half of a train, the burst excluded; None when too few packets arrived."""
+def slope(arrivals: list[Arrival], sent: float | None = None, rtt_s: float = 0.0) -> Slope | None:
+    """The rate over the later half of a train, the burst excluded; None when too little arrived to tell.
+
+    `sent` is when the first Interest left and `rtt_s` the shortest known time from there to a first arrival.
+    """
     if len(arrivals) < MIN_ARRIVALS:
         return None
-    times, totals = _cumulative(arrivals)
-    half, last_quarter = len(times) // 2, (3 * len(times)) // 4
-    rate = _median_slope(times[half - 1 :], totals[half - 1 :])
-    early = _mean_slope(times, totals, half - 1, last_quarter - 1)
-    late = _mean_slope(times, totals, last_quarter - 1, len(times) - 1)
-    if rate is None or late is None:
+    ends = _group_ends(sorted(arrivals, key=lambda a: a.at))
+    ceiling = None if sent is None else _ceiling(ends[-1], sent, rtt_s)
+    if len(ends) > 2 and ends[-1].packets - ends[-2].packets < ends[-2].packets - ends[-3].packets:
+        ends.pop()  # the train was over before this read: its time is the reader's
+    count = ends[-1].packets
+    half, last_quarter = _last_until(ends, count // 2), _last_until(ends, (3 * count) // 4)
+    rate = _rate(half, ends[-1])
+    if rate is None and ceiling is not None:
+        return Slope(ceiling / CEILING * 8e-6, False)  # all came at once: the whole train's rate is all there is
+    if rate is None:
         return None
-    is_steady = early is not None and late >= STEADY_SHARE * early
-    return Slope((rate if is_steady else min(rate, late)) * 8e-6, is_steady)
+    early, late = _rate(half, last_quarter), _rate(last_quarter, ends[-1])
+    is_steady = early is not None and late is not None and late >= STEADY_SHARE * early
+    if not is_steady and late is not None:
+        rate = min(rate, late)
+    return Slope((rate if ceiling is None else min(rate, ceiling)) * 8e-6, is_steady)
 
 
-def _cumulative(arrivals: list[Arrival]) -> tuple[list[float], list[int]]:
-    times, totals, total = [], [], 0
-    for arrival in sorted(arrivals, key=lambda a: a.at):
-        total += arrival.size
-        times.append(arrival.at)
-        totals.append(total)
-    return times, totals
+@dataclass(slots=True)
+class _End:
+    """The end of a group: when its last packet came, and the packets and bytes of the train until then."""
+
+    at: float
+    packets: int
+    size: int
 
 
-def _mean_slope(times: list[float], totals: list[int], start: int, end: int) -> float | None:
-    span_s = times[end] - times[start]
-    return (totals[end] - totals[start]) / span_s if span_s > 0 else None
+def _group_ends(arrivals: list[Arrival]) -> list[_End]:
+    gap_s = GROUP_GAP_SHARE * (arrivals[-1].at - arrivals[0].at) / (len(arrivals) - 1)
+    ends: list[_End] = []
+    began, size = 0.0, 0
+    for number, arrival in enumerate(arrivals, 1):
+        size += arrival.size
+        if ends and (arrival.at - began < GROUP_S or arrival.at - ends[-1].at < gap_s):
+            ends[-1] = _End(arrival.at, number, size)
+        else:
+            began = arrival.at
+            ends.append(_End(arrival.at, number, size))
+    return ends
 
 
-def _median_slope(times: list[float], totals: list[int]) -> float | None:
-    """The median of the slopes between packets half the series apart: one late packet does not move it."""
-    apart = len(times) // 2
-    slopes = [_mean_slope(times, totals, i, i + apart) for i in range(len(times) - apart)]
-    finite = [s for s in slopes if s is not None]
-    return median(finite) if finite else _mean_slope(times, totals, 0, len(times) - 1)
+def _last_until(ends: list[_End], packets: int) -> _End:
+    """The last end of a group within the first `packets`; the first of all when none is."""
+    return next((end for end in reversed(ends) if end.packets <= packets), ends[0])
+
+
+def _rate(start: _End, end: _End) -> float | None:
+    """Bytes a second; None between an end and itself."""
+    return (end.size - start.size) / (end.at - start.at) if end.at > start.at else None
+
+
+def _ceiling(end: _End, sent: float, rtt_s: float) -> float | None:
+    """No link is faster than this: the bytes over the time they had, of which the round trip is half at most."""
+    span_s = end.at - sent
+    return CEILING * end.size / max(span_s - rtt_s, span_s / 2) if span_s > 0 else None
 
 
 class Probe:
@@ -92,6 +126,7 @@ class Probe:
         self._received_bytes = 0
         self._arrived = 0
         self._duration_s = 0.0
+        self._rtt_s = float("inf")
         self._best: tuple[Slope, list[Arrival]] | None = None
         self._done = False
 
@@ -119,7 +154,9 @@ class Probe:
     def on_train_end(self, now: float, started: float, lost: int) -> None:
         """Judges the train; a lost packet ends the probe, for the next, longer train would only lose more."""
         self._duration_s += now - started
-        found = slope(self._arrivals)
+        if self._arrivals:
+            self._rtt_s = min(self._rtt_s, max(0.0, min(a.at for a in self._arrivals) - started))
+        found = slope(self._arrivals, started, self._rtt_s)
         if found is not None:
             self._best = found, self._arrivals
         self._done = lost > 0 or (found is not None and found.is_steady and _span_s(self._arrivals) >= LONG_ENOUGH_S)

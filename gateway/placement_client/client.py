@@ -19,6 +19,7 @@ from gateway.placement_client.clock import read_clock
 from gateway.placement_client.decision import SectionNeed, SpecificationNeed
 from gateway.placement_client.decision_store import DecisionStore, Floors, StoredDecision
 from gateway.placement_client.fetching import BlobFetching
+from gateway.placement_client.notices import Notices
 from gateway.placement_client.pacing import Backoff, jittered, wait
 from gateway.placement_client.ports import Blobs, Endpoint, Executor, Pin
 from gateway.placement_client.session import Clock, EpochUnproven, Session, Verdict
@@ -77,9 +78,10 @@ class PlacementClient:
         self._unreachable: tuple[type[Exception], ...] = (*unreachable, OSError)
         self._chance, self._retry_s = chance or random.Random(), retry_s
         self._tips, self._source = Tips(), CONTROLLER
-        self._awake, self._to_hand = asyncio.Event(), asyncio.Event()
+        self._awake, self._to_hand, self._answered = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._pinned: set[bytes] = set()
         self._failures: dict[str, str] = {}
+        self._notices = Notices(log)
         self._fetching = BlobFetching(
             session,
             blobs,
@@ -127,6 +129,12 @@ class PlacementClient:
         if self.session.is_news(epoch, version) and self._tips.add(tip, asyncio.get_running_loop().time()):
             self._awake.set()
 
+    async def revocation_of(self, key_name: Name) -> str:
+        """Which head revokes a key, in words; empty when none does, which is known once the controller answered."""
+        if not self.session.revocation_of(key_name):
+            await self._answered.wait()
+        return self.session.revocation_of(key_name)
+
     def check_blobs(self) -> None:
         """Looks again for blobs that are missing, because the disk may have changed."""
         self._fetching.look_again()
@@ -171,10 +179,12 @@ class PlacementClient:
         self, source: Source, name: Name, can_be_prefix: bool = False, must_be_fresh: bool = False
     ) -> Verdict | None:
         """Asks for a head and judges it; None when it did not come, or a certificate that it needs."""
-        wire = await self._express(source, name, can_be_prefix=can_be_prefix, must_be_fresh=must_be_fresh)
+        wire = await self._express(source, "", name, can_be_prefix=can_be_prefix, must_be_fresh=must_be_fresh)
         if wire is None:
             return None
         verdict = await self._proven(lambda: self.session.offer_head(wire, source.label, self._clock()), source)
+        if source == CONTROLLER and verdict is not None:
+            self._answered.set()
         if verdict is Verdict.NEWER:
             self._source = source
         return verdict
@@ -201,13 +211,14 @@ class PlacementClient:
     async def _take_first(self, source: Source, name: Name, take: Callable[[bytes, str], bool]) -> bool:
         """Asks the source, then the controller, at last past every cache, until `take` accepts what came."""
         for place, must_be_fresh in ((source, False), (CONTROLLER, False), (CONTROLLER, True)):
-            wire = await self._express(place, name, can_be_prefix=True, must_be_fresh=must_be_fresh)
+            wire = await self._express(place, " (proof)", name, can_be_prefix=True, must_be_fresh=must_be_fresh)
             if wire is not None and take(wire, place.label):
                 return True
         return False
 
-    async def _express(self, source: Source, name: Name, **options: Any) -> bytes | None:
-        where = "controller" if source == CONTROLLER else "neighbor"
+    async def _express(self, source: Source, what: str, name: Name, **options: Any) -> bytes | None:
+        # A failure stands until the same kind of question is answered, so that a lasting one is logged once.
+        where = ("controller" if source == CONTROLLER else "neighbor") + what
         try:
             packet = await self.endpoint.express(
                 name, hint=source.hint, next_hop_face=source.face_id, lifetime_ms=LIFETIME_MS, **options
@@ -238,7 +249,7 @@ class PlacementClient:
                 await self._fetch_section(need)
                 return
             for source in dict.fromkeys((self._source, CONTROLLER)):
-                wire = await self._express(source, need.name, digest=need.digest)
+                wire = await self._express(source, f" (specification {need.place[1]})", need.name, digest=need.digest)
                 if wire is not None and await self._take_specification(need, wire, source):
                     return
 
@@ -262,7 +273,8 @@ class PlacementClient:
 
     def _put_in_use(self) -> None:
         self._pin_decision()
-        self._failures = {what: text for what, text in self._failures.items() if not what.startswith("section ")}
+        # Of what was missing for the draft, nothing is any more.
+        self._failures = {what: text for what, text in self._failures.items() if not _is_of_draft(what)}
         self._fetching.look_again()
         self._to_hand.set()
 
@@ -306,12 +318,11 @@ class PlacementClient:
 
     def _fail(self, what: str, text: str) -> None:
         """Keeps why something fails at the moment, for status; an empty text says that it works."""
-        if not text:
+        self._notices.tell(what, text, expected_at_start=what in ("controller", "executor"))
+        if text:
+            self._failures[what] = text
+        else:
             self._failures.pop(what, None)
-            return
-        if self._failures.get(what) != text:
-            log.warning("%s: %s", what, text)
-        self._failures[what] = text
 
     async def _hand_over(self) -> None:
         backoff = Backoff(self._chance, *self._retry_s)
@@ -330,3 +341,7 @@ class PlacementClient:
             else:
                 self._fail("executor", "")
                 backoff.reset()
+
+
+def _is_of_draft(what: str) -> bool:
+    return what.startswith("section ") or what.endswith(" (proof)") or " (specification " in what

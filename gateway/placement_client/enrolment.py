@@ -15,6 +15,7 @@ from pathlib import Path
 
 from gateway.files import forget_token
 from gateway.placement_client.identity import Identity, IdentityStore
+from gateway.placement_client.notices import Notices
 from gateway.placement_client.pacing import Backoff
 from gateway.placement_client.ports import Endpoint
 from gateway.protocol import codec, keys, names
@@ -36,7 +37,10 @@ class EnrolmentRefused(Exception):
 
 
 class Enrolment:
-    """One node's way into its network; `state` says how far it is, `run()` goes on until it is in."""
+    """One node's way into its network; `state` says how far it is, `run()` goes on until it is in.
+
+    `revocation_of` tells of a member's key by which head it is revoked; the token then makes a new key.
+    """
 
     def __init__(
         self,
@@ -47,16 +51,18 @@ class Enrolment:
         *,
         unreachable: tuple[type[Exception], ...],
         forget_as_root: Callable[[], Awaitable[None]] | None = None,
+        revocation_of: Callable[[Name], Awaitable[str]] | None = None,
         chance: random.Random | None = None,
         pause_s: tuple[float, float] = (2.0, 300.0),
         refused_pause_s: tuple[float, float] = (30.0, 3600.0),
     ) -> None:
         self._store, self._endpoint, self._text, self._config = store, endpoint, token, config
         self._unreachable: tuple[type[Exception], ...] = (*unreachable, OSError)
-        self._forget_as_root = forget_as_root
+        self._forget_as_root, self._revocation_of = forget_as_root, revocation_of
         chance = chance or random.Random()
         self._backoff, self._refused = Backoff(chance, *pause_s), Backoff(chance, *refused_pause_s)
         self.state = "waiting for the controller"
+        self._notices = Notices(log)
 
     async def run(self) -> Identity:
         """The identity, once there is one: tried again while nobody answers, and rarely while it is refused."""
@@ -70,13 +76,18 @@ class Enrolment:
                 self._say(f"an answer was not accepted: {error}")
                 await asyncio.sleep(self._backoff.failed())
             except self._unreachable as error:
-                self._say(f"waiting for the controller: {error}")
+                self._notices.tell("enrolment", f"waiting for the controller: {error}", expected_at_start=True)
+                self.state = f"waiting for the controller: {error}"
                 await asyncio.sleep(self._backoff.failed())
 
     async def attempt(self) -> Identity:
         """One whole attempt; raises EnrolmentRefused, ProtocolError for a bad answer, or an `unreachable` error."""
         present = self._store.load()
         token = self._read_token(present)
+        if present is not None and (reason := await self._revocation(present)):
+            log.warning("enrolment: the key is %s; the token makes a new one", reason)
+            await asyncio.to_thread(self._store.retire)
+            present = None
         if present is None:
             trust = TrustStore(self._store.network, await self._fetch_anchor(token))
             key = await asyncio.to_thread(self._store.make_key)
@@ -87,9 +98,14 @@ class Enrolment:
         self.state = "enrolled"
         return present
 
+    async def _revocation(self, present: Identity) -> str:
+        if self._revocation_of is None:
+            return ""
+        self.state = "enrolled; the controller is asked whether the token is needed"
+        return await self._revocation_of(present.key.name)
+
     def _say(self, state: str) -> None:
-        if state != self.state:
-            log.warning("enrolment: %s", state)
+        self._notices.tell("enrolment", state)
         self.state = state
 
     def _read_token(self, present: Identity | None) -> Token:

@@ -106,6 +106,16 @@ class IdentityStore:
         sync_directory(self.directory)
         return key
 
+    def retire(self) -> None:
+        """Sets a revoked key and its certificate aside, so that the next key is a new one. Raises OSError.
+
+        The key goes first: a certificate alone makes no member, but a key alone would be certified again.
+        """
+        for name in ("identity.key", "identity.ndn"):
+            if (self.directory / name).exists():
+                set_aside(self.directory / name, "revoked")
+        sync_directory(self.directory)
+
     def save(self, identity: Identity) -> None:
         """Writes what makes the node a member; its own certificate comes last, because it says `enrolled`."""
         self._make_directory(self.directory)

@@ -139,6 +139,13 @@ class Session:
         self.reject(reason, text)
         return Verdict.REFUSED
 
+    def revocation_of(self, key_name: Name) -> str:
+        """Which head revokes a key, in words; empty when the newest verified one does not."""
+        newest = self.draft or self.decision
+        if newest is None or hashlib.sha256(key_name).digest() not in self.trust.revoked:
+            return ""
+        return f"revoked by head {newest.head.epoch}.{newest.head.version}"
+
     def reject(self, reason: str, text: str) -> None:
         """Counts something that was dropped; `text` names it for people."""
         self.rejected[reason] += 1

@@ -15,8 +15,6 @@ import typing
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import cbor2
-
 from gateway.protocol.errors import MessageError
 
 T = TypeVar("T")
@@ -35,6 +33,8 @@ def key(number: int, default: Any = dataclasses.MISSING) -> Any:
 
 def encode(message: Any) -> bytes:
     """The canonical CBOR of a message: equal messages give equal bytes."""
+    import cbor2  # 1 MB, which a forwarder without neighbours never needs
+
     return cbor2.dumps(_to_plain(message), canonical=True)
 
 
@@ -42,6 +42,8 @@ def decode(cls: type[T], wire: bytes, max_bytes: int = MESSAGE_MAX_BYTES) -> T:
     """A message of class `cls` from its CBOR; raises MessageError on anything else."""
     if len(wire) > max_bytes:
         raise MessageError(f"{cls.__name__}: {len(wire)} bytes, at most {max_bytes} are accepted")
+    import cbor2
+
     stream = io.BytesIO(wire)
     try:
         plain = cbor2.load(stream)

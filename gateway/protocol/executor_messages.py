@@ -15,6 +15,7 @@ from gateway.protocol.messages import ServiceStatus
 FRAME_MAX_BYTES = 8 << 20
 
 APPLY, STATUS, LOGS, STOP, FORGET_TOKEN = "apply", "status", "logs", "stop", "forget-token"
+DETACH, RELOAD = "detach", "reload"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +47,11 @@ class ExecutorStatus:
 
 @dataclass(frozen=True, slots=True)
 class ExecutorRequest:
-    """`operation` is `apply` (`desired`), `status`, `logs` (of `service`), `stop` (all of it) or `forget-token`.
+    """`operation` is `apply` (`desired`), `status`, `logs` (of `service`), `stop` (all of it), or one of these.
 
-    The last takes the spent token out of the configuration file, which only root may write.
+    `detach` ends the executor without its services, for another one to adopt. `reload` has it read the configuration
+    file again: policy and limits count at once. `forget-token` takes the spent token out of that file, which only root
+    may write.
     """
 
     operation: str = key(1)

@@ -221,9 +221,9 @@ class Constraints:
 class ServiceSpec:
     """What may run, signed by its provider: the image by digest, its limits, and what it asks of placement.
 
-    `manifest` is the OCI image manifest; `blobs` are the configuration and the layers it names, in its order.
-    `cpu` is in cores; `restart` is `always`, `on-failure` or `never`; `runtime` is `any`, `docker`, `oci` or
-    `unikernel`.
+    `manifest` is the OCI image manifest; `blobs` are the configuration and the layers it names, in its order;
+    `platform` is what the image is built for (`linux/arm64`), empty where nobody knows. `cpu` is in cores; `restart`
+    is `always`, `on-failure` or `never`; `runtime` is `any`, `docker`, `oci` or `unikernel`.
     """
 
     name: str = key(1)
@@ -244,6 +244,7 @@ class ServiceSpec:
     replicas: int = key(16, 1)
     algorithm: str = key(17, "basp")
     constraints: Constraints = key(18, Constraints())
+    platform: str = key(19, "")
 
 
 # --- what the controller decides -----------------------------------------------------------------------------

@@ -57,6 +57,22 @@ def test_certificates_answer_by_key_name(home: Home) -> None:
         assert wire is not None and keys.parse(wire).name.startswith(name)
 
 
+def test_epoch_statement_answers_by_its_name_and_never_for_the_anchor(home: Home) -> None:
+    """`N/KEY/epoch/v=n` brings the anchor's statement; CanBePrefix on `N/KEY` brings the anchor's certificate."""
+    application, face = serve(home)
+    application.certificates.replace(home.authority.trust.certificates)
+    run(application.attach(face, []))
+    assert run(face.ask(home.network.epoch(2), can_be_prefix=True)) is None
+    home.authority.raise_epoch(2)
+    statement = home.authority.epoch_statement()
+    assert statement is not None and statement[0] == 2
+    application.epochs.replace([statement[1]])
+    for can_be_prefix in (False, True):
+        assert run(face.ask(home.network.epoch(2), can_be_prefix=can_be_prefix)) == statement[1]
+    assert run(face.ask(home.network.prefix + keys.KEY, can_be_prefix=True)) == home.authority.trust.anchor_wire
+    assert keys.parse(statement[1]).name == home.network.epoch(2)
+
+
 def test_prefixes_are_registered(home: Home) -> None:
     """The gateway sends us what is ours, and of a node nothing but its certificates."""
     application, face = serve(home)

@@ -9,6 +9,7 @@ from controller.errors import ControllerError
 from controller.initialise import Places, Wishes, initialise
 from gateway import config as gateway_config
 from gateway.protocol import codec, keys, names
+from gateway.protocol.errors import TrustError
 from gateway.protocol.messages import Head, ServiceSpec
 from gateway.protocol.trust import TrustStore
 from tests.controller.fakes import NOW, Home, make_home
@@ -123,6 +124,32 @@ def test_epoch_is_raised_by_the_anchor_alone(home: Home) -> None:
     with pytest.raises(ControllerError, match=r"epoch\.ndn: .*may not say this"):
         home.authority.epoch()
     assert home.authority.known_epoch() == 0
+
+
+def test_revoked_key_is_not_certified_again(home: Home) -> None:
+    """A revoked node comes back with a new key only; the refusal says so."""
+    old = home.enrol("n1")
+    row = home.store.node("n1")
+    assert row is not None
+    home.store.revoke_node("n1", authority.key_hash(row.certificate))
+    workspace.add_certificates(home.authority, home.store)
+    with pytest.raises(TrustError, match="revoked; it must make a new one"):
+        home.authority.certify_node("n1", old.spki, NOW)
+    new = home.enrol("n1")
+    assert home.authority.trust.verify(new.sign(home.network.report("n1"), b"")).content == b""
+
+
+def test_missing_key_of_a_network_is_not_blindly_made_anew(home: Home, tmp_path: Path) -> None:
+    """Where there is a network, a backup comes first; where there is none, `init`."""
+    (home.settings.state_dir / "controller.key").unlink()
+    with pytest.raises(ControllerError, match="from a backup") as caught:
+        Authority(home.settings.state_dir, NETWORK)
+    assert "run `picasso-controller init` first" not in str(caught.value)
+    with pytest.raises(ControllerError, match="run `picasso-controller init` first"):
+        Authority(tmp_path / "empty", NETWORK)
+    (home.settings.state_dir / "controller.ndn").unlink()
+    initialise(Places.below(home.settings.path.parent), Wishes("/net", "origin"), NOW)
+    assert Authority(home.settings.state_dir, NETWORK).epoch() == 1
 
 
 def test_bad_certificate_in_the_database_is_left_out_and_named(home: Home) -> None:

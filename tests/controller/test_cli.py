@@ -51,6 +51,7 @@ def test_init_prints_what_it_made_and_what_comes_next(tmp_path: Path, capsys: py
     output = capsys.readouterr().out
     for text in ("anchor.key", "controller.key", "providers/main.key", "picasso-gateway run", "picasso-controller run"):
         assert text in output
+    assert f"picasso-controller enrol NODE --config {tmp_path}/picasso-controller" in output
     assert main(arguments) == 0
     assert "made " not in capsys.readouterr().out
     assert main([*arguments, "--latitude", "41"]) == 1
@@ -63,7 +64,8 @@ def test_enrol_prints_one_token_bound_to_the_node(shell: Shell) -> None:
     assert token.network == "/net" and token.anchor_sha256 == shell.home.authority.anchor_sha256
     row = shell.home.store.token(token.id)
     assert row is not None and (row.node, row.secret) == ("n7", token.secret)
-    assert "node n7" in shell.errors
+    assert "node n7" in shell.errors and "enrolled already" not in shell.errors
+    assert Token.parse(shell.run("enrol", "origin")) and "origin is enrolled already" in shell.errors
     asked = shell.json("enrol", "n8")
     assert isinstance(asked, dict) and asked["node"] == "n8" and Token.parse(asked["token"])
 
@@ -92,6 +94,23 @@ def test_publish_and_deploy_without_a_daemon(tmp_path: Path, shell: Shell) -> No
     shell.run("deploy", "--remove", "web")
     shell.run("deploy", "--remove", "web", code=1)
     assert "'web' is not deployed" in shell.errors
+
+
+def test_publish_refuses_bad_names_and_files_that_are_no_image(tmp_path: Path, shell: Shell) -> None:
+    """A name tells that an image is meant; --raw takes any file, and nothing is recorded of what is refused."""
+    (tmp_path / "x.tar").write_bytes(fakes.tar(fakes.layout((b"layer",))))
+    (tmp_path / "film.bin").write_bytes(b"film")
+    for name in ("bad name:1", "/x", "x:", "x:1:2", "a//b", "x" * 256, "-x", "x\n"):
+        shell.run("publish", str(tmp_path / "x.tar"), f"--name={name}", code=1)
+        assert "NAME:TAG is accepted" in shell.errors and "web:1" in shell.errors
+    shell.run("publish", str(tmp_path / "film.bin"), "--name", "film:1", code=1)
+    assert "film.bin is no image" in shell.errors and "--raw" in shell.errors
+    shell.run("publish", str(tmp_path / "film.bin"), "--platform", "linux/arm64", code=1)
+    shell.run("publish", str(tmp_path / "x.tar"), "--platform", "linux/arm64", code=1)
+    assert "linux/amd64" in shell.errors
+    assert shell.json("images") == []
+    for name in ("film:1", "registry.org:5000/guifi/film_2.x:1.2-rc1"):
+        assert name in shell.run("publish", str(tmp_path / "film.bin"), "--name", name, "--raw")
 
 
 def test_listings_show_what_was_reported(shell: Shell) -> None:
@@ -168,6 +187,8 @@ def test_epoch_is_shown_and_raised(shell: Shell) -> None:
     assert "epoch 7" in shell.run("epoch", "--raise", "--to", "7")
     shell.run("epoch", "--raise", "--to", "7", code=1)
     assert "8 or more is accepted" in shell.errors
+    shell.run("epoch", "--to", "9", code=1)
+    assert "epoch --raise --to 9" in shell.errors and shell.json("epoch") == {"epoch": 7, "raised": False}
     (shell.home.settings.state_dir / "anchor.key").unlink()
     shell.run("epoch", "--raise", code=1)
     assert "anchor.key is needed" in shell.errors

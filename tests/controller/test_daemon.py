@@ -179,6 +179,51 @@ def placed(home: Home) -> set[str]:
     return {h.node for d in home.store.decisions() for h in codec.decode(Section, d.section).heads}
 
 
+def test_raised_epoch_is_served_at_once_and_after_a_restart(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The anchor's statement is there for whoever gets a head of the new epoch."""
+
+    async def main() -> None:
+        faces: list[Face] = []
+        async with running(home, monkeypatch, faces):
+            await until(lambda: faces and home.network.controller in faces[0].registered)
+            home.authority.raise_epoch(2)
+            assert (await ask(home, command="refresh"))["head"] == [2, 1]
+            wire = await faces[0].ask(home.network.epoch(2))
+            assert wire is not None and home.authority.trust.verify(wire).name == home.network.epoch(2)
+        faces.clear()
+        async with running(home, monkeypatch, faces):
+            await until(lambda: faces and home.network.controller in faces[0].registered)
+            assert await faces[0].ask(home.network.epoch(2)) == wire
+
+    asyncio.run(main())
+
+
+def test_node_that_does_not_answer_at_first_is_asked_again_soon(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that has just enrolled is heard within seconds of its first answer, not after the interval of reports."""
+    key = home.enrol("n1")
+
+    async def main() -> None:
+        faces: list[Face] = []
+        async with running(home, monkeypatch, faces, 30.0) as controller:
+            await until(lambda: (row := home.store.node("n1")) and "no answer" in row.problem)
+            answer(home, faces[0], key)
+            await until(lambda: controller._view().reports)
+
+    asyncio.run(main())
+
+
+def test_damaged_epoch_statement_is_named(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon goes on with the file's name among its problems."""
+    (home.settings.state_dir / "epoch.ndn").write_bytes(b"x")
+
+    async def main() -> None:
+        faces: list[Face] = []
+        async with running(home, monkeypatch, faces) as controller:
+            await until(lambda: "epoch.ndn" in controller.problem)
+
+    asyncio.run(main())
+
+
 def test_gateway_that_goes_away_is_found_again(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """After the face closed everything is registered at the next one, and the daemon says what it waits for."""
 

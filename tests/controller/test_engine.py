@@ -9,7 +9,7 @@ from controller.errors import ControllerError
 from controller.repository.publication import Publication
 from controller.repository.service_file import ServiceFile
 from gateway.protocol import codec, keys
-from gateway.protocol.messages import BlobRef, Head, NodeReport, Section, ServiceStatus
+from gateway.protocol.messages import BlobRef, Hardware, Head, NodeReport, Section, ServiceStatus
 from tests.controller.fakes import NOW, Home, report
 
 BLOB = BlobRef(b"\1" * 32, 1, b"\2" * 32)
@@ -23,6 +23,8 @@ class Network:
         self.home, self.engine = home, engine
         self.rates = {("origin", "a"): 10.0, ("a", "b"): 8.0, ("b", "c"): 6.0}
         self.statuses: dict[str, ServiceStatus] = {}
+        self.machines: dict[str, str] = {}
+        self.crash_loops: set[tuple[str, str]] = set()
 
     def reports(self, *without: str) -> dict[str, NodeReport]:
         found = {}
@@ -32,19 +34,26 @@ class Network:
             }
             status = (self.statuses[node],) if node in self.statuses else ()
             if node not in without:
-                found[node] = report(node, links, services=status)
+                hardware = Hardware(architecture=self.machines.get(node, ""))
+                found[node] = report(node, links, services=status, hardware=hardware)
         return found
 
     def view(self, *lost: str) -> View:
-        return View(self.reports(*lost), dict.fromkeys(lost, 99.0))
+        return View(self.reports(*lost), dict.fromkeys(lost, 99.0), frozenset(self.crash_loops))
 
     def decide(self, *lost: str, after_s: float = 0.0) -> Head | None:
         return self.engine.decide(self.view(*lost), "test", NOW + after_s)
 
-    def deploy(self, name: str = "web", **fields: object) -> None:
+    def crash(self, node: str) -> None:
+        """Has a node report that the service ended again and again."""
+        reason = "it ended with exit code 1; next try in 241 s"
+        self.statuses[node] = ServiceStatus("web", 1, "crash-loop", reason=reason)
+        self.crash_loops.add((node, "web"))
+
+    def deploy(self, name: str = "web", platform: str = "", **fields: object) -> None:
         from controller.repository.deployment import deploy
 
-        self.home.store.publish("img:1", codec.encode(Publication("img:1", BLOB, (BLOB,))), NOW)
+        self.home.store.publish("img:1", codec.encode(Publication("img:1", BLOB, (BLOB,), platform)), NOW)
         wanted = ServiceFile.model_validate({"name": name, "image": "img:1", "replicas": 2} | fields)
         deploy(self.home.store, self.home.authority, wanted, NOW)
 
@@ -169,6 +178,99 @@ def test_refusal_by_the_owner_is_respected_and_not_forgotten(network: Network) -
     network.deploy(replicas=1, environment={"A": "1"})
     network.decide()
     assert first not in network.notes()["refusals"]  # type: ignore[operator]
+
+
+def test_refusal_is_a_reason_to_look(network: Network) -> None:
+    """A head that refuses is replaced when its report comes, not when something else changes."""
+    network.deploy(replicas=1)
+    network.decide()
+    (first,) = network.heads()
+    network.statuses[first] = ServiceStatus("web", 1, "refused", reason="no")
+    assert network.engine.reason_to_look(network.view(), NOW) == f"{first} refuses web"
+    network.decide()
+    assert network.engine.reason_to_look(network.view(), NOW) == ""
+
+
+def test_service_leaves_a_node_where_it_crashes_and_does_not_come_back(network: Network) -> None:
+    """A crash-loop counts as a refusal of that version, in words, also when the node says no more of it."""
+    network.deploy(replicas=1)
+    network.decide()
+    (first,) = network.heads()
+    network.crash(first)
+    assert network.engine.reason_to_look(network.view(), NOW) == f"{first} is in a crash-loop with web"
+    assert network.decide() is not None and first not in network.heads()
+    refused = network.notes()["refused"]
+    assert isinstance(refused, dict)
+    assert refused[first] == "crash-loop: version 1 ended again and again there (it ended with exit code 1)"
+    network.statuses[first] = ServiceStatus("web", 1, "running")  # its last moments there
+    network.crash_loops.clear()
+    network.decide()
+    refused = network.notes()["refused"]
+    assert isinstance(refused, dict) and first in refused and first not in network.heads()
+    network.deploy(replicas=1, environment={"A": "1"})
+    network.decide()
+    assert network.notes()["crashes"] == {}
+
+
+def test_service_that_crashes_everywhere_stays_where_it_is(network: Network) -> None:
+    """Then the service is faulty, not the nodes: it is not taken away, and the nodes are named."""
+    network.deploy(replicas=1, constraints={"exclude": ["origin", "c"]})
+    network.decide()
+    network.crash("a")
+    network.crash("b")
+    before = network.heads()
+    network.decide()
+    assert network.heads() == before
+    assert network.notes()["problem"] == "crash-loop on every node that may run it: a, b"
+
+
+def test_service_with_volumes_stays_where_it_crashes(network: Network) -> None:
+    """Its data is there; the operator reads why it does not move."""
+    network.deploy(replicas=1, volumes=["data"])
+    network.decide()
+    (first,) = network.heads()
+    network.crash(first)
+    network.decide()
+    assert network.heads() == {first}
+    assert network.notes()["problem"] == f"crash-loop on {first}; it stays where its volumes are"
+
+
+def test_node_of_another_architecture_is_refused(network: Network) -> None:
+    """An image for amd64 goes to a node that can run it, and each of the others is told from it in words."""
+    network.machines = {"origin": "mips", "a": "aarch64", "b": "x86_64", "c": "armv7l"}
+    network.deploy(replicas=2, platform="linux/amd64")
+    network.decide()
+    assert network.heads() == {"b"}
+    refused = network.notes()["refused"]
+    assert isinstance(refused, dict)
+    assert set(refused) == {"origin", "a", "c"}
+    assert refused["a"] == "has architecture aarch64, the image is for linux/amd64"
+
+
+def test_figures_that_are_shown_are_those_of_now(network: Network) -> None:
+    """A placement that was decided before anything was measured shows 0.0 Mbit/s only as long as that is so."""
+    from controller import listings
+
+    rates, network.rates = network.rates, {}
+    network.deploy(replicas=1, constraints={"exclude": ["origin", "a", "c"]})
+    network.decide()
+    (head,) = listings.placement(network.home.store)["services"][0]["heads"]
+    assert head["bandwidth_mbps"] == 0.0
+    network.rates = rates
+    network.decide()
+    network.rates[("a", "b")] = 7.0
+    network.decide()
+    (head,) = listings.placement(network.home.store)["services"][0]["heads"]
+    assert head["bandwidth_mbps"] == pytest.approx((7.0 + 7.0 + 6.0) / 3, abs=0.01)
+    assert " 0.0 Mbit/s" not in head["reason"]
+
+
+def test_lasting_problem_is_logged_once(network: Network, caplog: pytest.LogCaptureFixture) -> None:
+    """A service that nobody may run is no news at the next look, and is again after it was well."""
+    network.deploy()
+    for _ in range(3):
+        network.engine.decide(View({}), "test", NOW)
+    assert caplog.text.count("web is placed nowhere") == 1
 
 
 def test_fewer_nodes_than_replicas_runs_on_those_there_are(network: Network) -> None:

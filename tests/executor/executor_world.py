@@ -31,7 +31,9 @@ from gateway.config import (
     PolicySettings,
     Settings,
 )
+from gateway.executor.agent import tag_of
 from gateway.executor.client import ExecutorClient
+from gateway.executor.runtimes import oci, processes
 from gateway.protocol import codec, keys, names
 from gateway.protocol.executor_messages import Desired, ExecutorStatus
 from gateway.protocol.keys import Key
@@ -198,9 +200,6 @@ class Gateway:
 
     def processes(self) -> list[int]:
         """The executor's shims and their descendants, wherever their parents are by now."""
-        from gateway.executor.agent import tag_of
-        from gateway.executor.runtimes import processes
-
         tag = f"tag={tag_of(self.settings)}"
         shims = [pid for pid in processes.pids() if tag in processes.command_line(pid)]
         return shims + [child for shim in shims for child in processes.descendants(shim)]
@@ -229,6 +228,11 @@ class Gateway:
         for pid in self.processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        oci.end_groups(f"picasso-{tag_of(self.settings)}-*")
+
+    def groups(self) -> list[Path]:
+        """The control groups of its services."""
+        return oci.groups(f"picasso-{tag_of(self.settings)}-*")
 
 
 @functools.cache

@@ -17,6 +17,7 @@ import pytest
 from executor_world import World, as_user, wait_until
 
 from gateway.executor.client import ExecutorError
+from gateway.executor.runtimes.processes import Process
 from gateway.protocol.messages import HealthCheck, Port
 
 
@@ -95,6 +96,75 @@ def test_containers_whose_run_directory_is_lost_are_replaced(world: World, gatew
     g.start()
     g.wait_for("running", health="healthy")
     assert g.get()["started"] > before["started"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="control groups need root")
+def test_a_container_without_shim_and_directory_is_ended(world: World, gateway) -> None:
+    """Executor and shim are killed and the run directory is lost: the next executor finds the container and ends it."""
+    g = gateway().start()
+    g.apply(world.decide([world.sign_spec(g.spec())]))
+    g.wait_for("running")
+    shim, init = g.processes()[:2]
+    lost = Process.of(init)
+    g.kill()
+    os.kill(shim, signal.SIGKILL)
+    shutil.rmtree(g.settings.gateway.run_dir)
+    assert lost.alive and len(g.groups()) > 0
+    g.settings.services_dir.joinpath("desired.cbor").unlink()
+    g.start()
+    wait_until(lambda: not lost.alive, 5)
+    assert g.groups() == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="control groups need root")
+def test_no_control_group_is_left_behind(world: World, gateway) -> None:
+    """After a stop, after a death, and after all was killed and a new executor found nothing to run, there is none."""
+    g = gateway().start()
+    g.apply(world.decide([world.sign_spec(g.spec())]))
+    g.wait_for("running")
+    os.kill(g.processes()[1], signal.SIGKILL)
+    g.wait_for("running", restarts=1)
+    asyncio.run(g.client.stop())
+    assert g.groups() == []
+    g.start()
+    g.wait_for("running")
+    g.kill_everything()
+    assert g.groups() != []
+    g.settings.services_dir.joinpath("desired.cbor").unlink()
+    g.start()
+    wait_until(lambda: g.groups() == [], 5)
+
+
+def test_reload_takes_the_policy_of_the_file_and_refuses_a_broken_one(world: World, gateway) -> None:
+    """What the new policy refuses is stopped; a file with an error changes nothing and the error names its line."""
+    g = gateway().start()
+    g.apply(world.decide([world.sign_spec(g.spec())]))
+    g.wait_for("running", health="healthy")
+    g.settings.path.write_text("config policy 'policy'\n\tlist allow_port 'x'\n")
+    with pytest.raises(ExecutorError, match="config:2: error"):
+        asyncio.run(g.client.reload())
+    assert g.service().state == "running"
+    g.settings.path.write_text("config executor 'executor'\n\toption memory '1M'\n")
+    asyncio.run(g.client.reload())
+    assert "1 MiB are left" in g.wait_for("refused").reason
+    wait_until(lambda: g.processes() == [], 5)
+
+
+def test_a_port_of_the_gateway_itself_is_refused(world: World, gateway) -> None:
+    """A service may not have the port of the gateway's own page, whatever the owner allows."""
+    g = gateway()
+    g.settings = replace(g.settings, gateway=replace(g.settings.gateway, page=(g.address, 8000)))
+    g.start()
+    g.apply(world.decide([world.sign_spec(g.spec())]))
+    assert "port 8000 is taken by this gateway itself (gateway.page)" in g.wait_for("refused").reason
+
+
+def test_a_closed_port_inside_is_named(world: World, gateway) -> None:
+    """When the container listens on another port than the check asks, the reason says so in plain words."""
+    g = gateway().start()
+    g.apply(world.decide([world.sign_spec(g.spec(health=HealthCheck(path="/", port=81, interval_s=1.0)))]))
+    text = "nothing listens on port 81 inside the container"
+    wait_until(lambda: g.service() and g.service().reason == text, 5, lambda: str(g.service()))
 
 
 def test_what_fails_verification_changes_nothing(world: World, gateway) -> None:

@@ -49,6 +49,13 @@ def test_each_thing_the_owner_or_the_machine_cannot_allow_is_refused_by_name(fie
     assert text in refusal(POLICY, replace(SPEC, **fields))
 
 
+def test_the_gateways_own_ports_are_taken() -> None:
+    """Its page and its listening ports are no service's, and the refusal names the option."""
+    policy = replace(POLICY, own_ports=((8000, "gateway.page"),))
+    assert refusal(policy, SPEC) == "its port 8000 is taken by this gateway itself (gateway.page)"
+    assert refusal(policy, replace(SPEC, ports=(Port(8080, 8001),))) == ""
+
+
 def test_only_listed_providers_are_allowed() -> None:
     """Without the star a provider that is not listed is refused by name."""
     policy = replace(POLICY, providers=("bob",))

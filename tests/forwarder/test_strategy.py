@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.forwarder.fib import NextHop
+from gateway.forwarder.faces.base import Face
 from gateway.forwarder.packet import NACK_CONGESTION, NACK_DUPLICATE, NACK_NO_ROUTE
 from gateway.forwarder.pit import OutRecord, PitEntry
 from gateway.forwarder.strategy import (
@@ -15,15 +15,15 @@ from gateway.forwarder.strategy import (
     unused_hop,
 )
 
-CHEAP, DEAR, DEAREST = NextHop(1, 1, "static"), NextHop(2, 5, "static"), NextHop(3, 9, "static")
+CHEAP, DEAR, DEAREST, OTHER = (Face(f"face://{name}") for name in ("cheap", "dear", "dearest", "other"))
 HOPS = [CHEAP, DEAR, DEAREST]
 
 
-def entry(*asked: tuple[int, float], nacks: dict[int, int] | None = None, lifetime_s: float = 4.0) -> PitEntry:
+def entry(*asked: tuple[Face, float], nacks: dict[Face, int] | None = None, lifetime_s: float = 4.0) -> PitEntry:
     """An entry whose Interest was sent to these faces at these times."""
     made = PitEntry(b"", None, False, False)
     for face, sent in asked:
-        made.out_records[face] = OutRecord(face, b"1234", sent, sent + lifetime_s, (nacks or {}).get(face))
+        made.out_records.append(OutRecord(face, b"1234", sent, sent + lifetime_s, (nacks or {}).get(face)))
     return made
 
 
@@ -34,42 +34,42 @@ def test_a_new_interest_goes_to_the_cheapest() -> None:
 
 def test_who_joins_waits() -> None:
     """Another consumer's Interest waits for the pending one, until that is so old that it must be lost."""
-    assert choose(entry((1, 0.0)), HOPS, False, AGGREGATION_S - 0.01) is None
-    assert choose(entry((1, 0.0)), HOPS, False, AGGREGATION_S) == CHEAP
+    assert choose(entry((CHEAP, 0.0)), HOPS, False, AGGREGATION_S - 0.01) is None
+    assert choose(entry((CHEAP, 0.0)), HOPS, False, AGGREGATION_S) == CHEAP
 
 
 def test_retransmissions_try_the_others_in_turn() -> None:
     """Each retransmission takes the cheapest next hop not asked yet, then the one asked longest ago."""
     late = RETRANSMISSION_SUPPRESSION_S
-    assert choose(entry((1, 0.0)), HOPS, True, late / 2) is None
-    assert choose(entry((1, 0.0)), HOPS, True, late) == DEAR
-    assert choose(entry((1, 0.0), (2, 0.1)), HOPS, True, 0.101 + late) == DEAREST
-    assert choose(entry((1, 0.3), (2, 0.1), (3, 0.2)), HOPS, True, 1.0) == DEAR
+    assert choose(entry((CHEAP, 0.0)), HOPS, True, late / 2) is None
+    assert choose(entry((CHEAP, 0.0)), HOPS, True, late) == DEAR
+    assert choose(entry((CHEAP, 0.0), (DEAR, 0.1)), HOPS, True, 0.101 + late) == DEAREST
+    assert choose(entry((CHEAP, 0.3), (DEAR, 0.1), (DEAREST, 0.2)), HOPS, True, 1.0) == DEAR
 
 
 def test_an_upstream_that_said_no_does_not_hold_others_up() -> None:
     """With nothing pending any more the next Interest is sent at once, to a next hop not asked yet if there is one."""
-    refused = entry((1, 0.0), nacks={1: NACK_NO_ROUTE})
+    refused = entry((CHEAP, 0.0), nacks={CHEAP: NACK_NO_ROUTE})
     assert choose(refused, HOPS, False, 0.001) == DEAR
     assert choose(refused, [CHEAP], False, 0.001) == CHEAP
-    assert choose(entry((1, 0.0), lifetime_s=0.5), HOPS, False, 0.6) == DEAR
+    assert choose(entry((CHEAP, 0.0), lifetime_s=0.5), HOPS, False, 0.6) == DEAR
 
 
 def test_hops_that_are_all_new_after_a_change_of_routes() -> None:
     """When routes changed under a pending Interest, one that joins late still finds a way."""
-    assert choose(entry((9, 0.0)), HOPS, False, AGGREGATION_S) == CHEAP
-    assert unused_hop(entry((1, 0.0), (2, 0.0), (3, 0.0)), HOPS) is None
+    assert choose(entry((OTHER, 0.0)), HOPS, False, AGGREGATION_S) == CHEAP
+    assert unused_hop(entry((CHEAP, 0.0), (DEAR, 0.0), (DEAREST, 0.0)), HOPS) is None
 
 
 @pytest.mark.parametrize(
     ("nacks", "expected"),
     [
-        ({1: NACK_NO_ROUTE, 2: NACK_CONGESTION}, NACK_CONGESTION),
-        ({1: NACK_NO_ROUTE, 2: NACK_DUPLICATE}, NACK_DUPLICATE),
-        ({1: NACK_NO_ROUTE, 2: NACK_NO_ROUTE}, NACK_NO_ROUTE),
-        ({1: 0, 2: 7777}, NACK_NO_ROUTE),
+        ({CHEAP: NACK_NO_ROUTE, DEAR: NACK_CONGESTION}, NACK_CONGESTION),
+        ({CHEAP: NACK_NO_ROUTE, DEAR: NACK_DUPLICATE}, NACK_DUPLICATE),
+        ({CHEAP: NACK_NO_ROUTE, DEAR: NACK_NO_ROUTE}, NACK_NO_ROUTE),
+        ({CHEAP: 0, DEAR: 7777}, NACK_NO_ROUTE),
     ],
 )
-def test_the_mildest_reason_is_passed_on(nacks: dict[int, int], expected: int) -> None:
+def test_the_mildest_reason_is_passed_on(nacks: dict[Face, int], expected: int) -> None:
     """Of several reasons the consumer hears the one that may pass soonest; unknown ones are no route."""
-    assert combined_reason(entry((1, 0.0), (2, 0.0), nacks=nacks)) == expected
+    assert combined_reason(entry((CHEAP, 0.0), (DEAR, 0.0), nacks=nacks)) == expected

@@ -15,7 +15,7 @@ from gateways import GatewayProcess, Network, SlowLink, neighbor, route, wait_fo
 
 from controller.demo.image import build_service_image
 from gateway.forwarder.endpoint import connect
-from gateway.protocol import codec, names
+from gateway.protocol import codec, keys, names
 from gateway.protocol.keys import Key
 from gateway.protocol.messages import Head
 
@@ -169,3 +169,62 @@ def test_controller_in_a_blackout(network: Network, make_gateway: Make) -> None:
     gateway.start()
     assert is_enrolled(gateway)
     assert gateway.ask("status")["decision"]["source"] == "disk"
+
+
+def order(gateway: GatewayProcess) -> tuple[int, int]:
+    decision = gateway.ask("status")["decision"] or {"epoch": 0, "version": 0}
+    return decision["epoch"], decision["version"]
+
+
+async def fetch(network: Network, name: names.Name, can_be_prefix: bool = False) -> bytes:
+    """What the network answers to MustBeFresh, which no cache does for an epoch's statement."""
+    endpoint = await connect(f"unix://{network.directory}/run/ndn.sock")
+    try:
+        data = await endpoint.express(name, can_be_prefix=can_be_prefix, must_be_fresh=True, retries=2)
+        return data.wire
+    finally:
+        endpoint.close()
+
+
+def test_raised_epoch_reaches_every_gateway(network: Network, make_gateway: Make) -> None:
+    """After `epoch --raise` members take heads of the new epoch, and so does who joins after a restart."""
+    wires = names.Network(network.network)
+    gateway = member(network, make_gateway, "far")
+    wait_for(lambda: order(gateway) >= (1, 1), what="a decision")
+    network.controller("epoch", "--raise")
+    wait_for(lambda: order(gateway) >= (2, 1), what="a decision of epoch 2")
+    assert "unproven" not in gateway.ask("status")["rejected"]
+    anchor = (network.directory / "state" / "anchor.ndn").read_bytes()
+    for _ in range(2):
+        assert keys.parse(asyncio.run(fetch(network, wires.epoch(2)))).name == wires.epoch(2)
+        assert asyncio.run(fetch(network, wires.anchor + keys.KEY, can_be_prefix=True)) == anchor
+        network.stop("controller")
+        network.start("controller")
+        wait_for(lambda: '"connected": true' in network.controller("status", "--json", check=False).stdout)
+    later = member(network, make_gateway, "later")
+    wait_for(lambda: order(later) >= (2, 1), what="a decision of epoch 2 at a new member")
+
+
+def test_revoked_gateway_comes_back_with_a_new_key(network: Network, make_gateway: Make) -> None:
+    """It says by which head it is revoked; a new token makes a new key, with which the controller hears it again."""
+    gateway = member(network, make_gateway, "far")
+
+    def state() -> str:
+        rows = json.loads(network.controller("nodes", "--json").stdout)
+        return next((row["state"] for row in rows if row["node"] == "far"), "not enrolled")
+
+    wait_for(lambda: state() == "up", 12, "the first report, soon after the enrolment")
+    old = Key.load(gateway.directory / "state" / "identity.key")
+    network.controller("revoke", "far")
+    told = wait_for(lambda: (text := gateway.ask("status")["enrolment"]).startswith("revoked by head 1.") and text)
+    assert "picasso-controller enrol far" in told and not is_enrolled(gateway)
+    assert state() == "not enrolled"
+    gateway.stop()
+    text = gateway.config.read_text()
+    token = f"option node 'far'\n\toption token '{network.token('far')}'"
+    gateway.config.write_text(text.replace("option node 'far'", token))
+    gateway.start()
+    wait_for(lambda: is_enrolled(gateway), what="a second enrolment")
+    assert Key.load(gateway.directory / "state" / "identity.key").name != old.name
+    wait_for(lambda: state() == "up", what="a report signed with the new key")
+    assert "option token" not in gateway.config.read_text()

@@ -29,6 +29,47 @@ def test_link_rate_is_measured_within_a_fifth(rate_mbps: float, burst_bytes: int
     assert run(scene()) == pytest.approx(rate_mbps, rel=0.2)
 
 
+@pytest.mark.parametrize(
+    ("rate_mbps", "read_every_s"),
+    [(0.3, 0.05), (1.0, 0.05), (5.0, 0.02), (21.8, 0.02), (100.0, 0.005), (300.0, 0.004), (1000.0, 0.001)],
+)
+@pytest.mark.parametrize("burst_bytes", [0, 64_000, 200_000])
+def test_link_rate_is_measured_by_a_busy_receiver(rate_mbps: float, read_every_s: float, burst_bytes: int) -> None:
+    """A receiver that reads only now and then, and then all at once, finds the link's rate within 20 %."""
+    delay_s = 0.0005 if rate_mbps > 100 else 0.005
+
+    async def scene() -> float:
+        a, b = Node("a", 1), Node("b", 2)
+        channels = [Channel(rate_mbps, delay_s, burst_bytes, read_every_s=read_every_s) for _ in "ab"]
+        connect(a, b, *channels)
+        await live(25, a, b)
+        assert rows(a)[0]["rx"]["source"] == "probe"
+        return float(rows(a)[0]["rx"]["mbps"])
+
+    assert run(scene()) == pytest.approx(rate_mbps, rel=0.2)
+
+
+def test_a_link_that_came_up_late_has_no_loss() -> None:
+    """Hellos into the void before a neighbour first answered are not its loss; later ones are."""
+
+    async def scene() -> None:
+        a, b = Node("a"), Node("b", 2)
+        there, back = Channel(50.0), Channel(50.0, is_cut=True)
+        connect(a, b, there, back)
+        working = asyncio.ensure_future(live(60, a, b))
+        await asyncio.sleep(5)
+        assert rows(a)[0]["loss"] is None and rows(a)[0]["state"] == "silent"
+        back.is_cut = False
+        await asyncio.sleep(20)
+        assert rows(a)[0]["loss"] == 0.0
+        back.is_cut = True
+        await asyncio.sleep(30)
+        assert rows(a)[0]["loss"] > 0.0
+        await working
+
+    run(scene())
+
+
 def test_first_figure_comes_promptly_for_both_directions() -> None:
     """Ten seconds after a face came up both ends know what it carries, each direction for itself."""
 

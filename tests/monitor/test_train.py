@@ -43,6 +43,30 @@ def test_batches_of_arrivals_are_averaged() -> None:
     assert found is not None and found.mbps == pytest.approx(64.0, rel=0.2)
 
 
+def test_what_is_read_at_once_does_not_count_as_fast() -> None:
+    """A busy receiver reads 128 packets of a 320 Mbit/s link in a few bursts of 13 µs a packet: still 320 Mbit/s."""
+    for reads in ([8, 20, 52, 128], [60, 128], [40, 104, 128], [8, 9, 10, 128], [126, 127, 128], [128]):
+        arrivals, done = [], 0
+        for read in reads:
+            at = 0.001 + read * 0.0002
+            arrivals += [Arrival(at + i * 13e-6, 8000) for i in range(read - done)]
+            done = read
+        found = slope(arrivals, sent=0.0, rtt_s=0.001)
+        assert found is not None and 0.75 * 320 < found.mbps <= 1.25 * 320, reads
+
+
+def test_a_rate_is_never_far_above_that_of_the_whole_train() -> None:
+    """Whatever the arrivals look like, the bytes over the time they had bound the figure."""
+    random = Random(7)
+    for _ in range(300):
+        at, arrivals = 0.002, []
+        for _ in range(random.choice((8, 32, 128))):
+            at += random.choice((0.0, 1e-6, 13e-6, 1e-4, 2e-3, 2e-2))
+            arrivals.append(Arrival(at, 8000))
+        found = slope(arrivals, sent=0.0)
+        assert found is not None and found.mbps <= 1.25 * len(arrivals) * 8000 * 8e-6 / at * 1.001
+
+
 @given(st.lists(st.tuples(st.floats(0, 1e6), st.integers(0, 9000)), max_size=40))
 def test_slope_takes_anything(arrivals: list[tuple[float, int]]) -> None:
     """No set of arrivals raises, and no rate is negative."""

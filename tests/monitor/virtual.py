@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 import selectors
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -65,12 +66,16 @@ def run(work: Awaitable[Any]) -> Any:
 
 @dataclass
 class Channel:
-    """One direction of a link: a token bucket of `burst_bytes`, then a delay; drops what `loss` says."""
+    """One direction of a link: a token bucket of `burst_bytes`, then a delay; drops what `loss` says.
+
+    A receiver with `read_every_s` is busy in between: what came meanwhile it reads at once.
+    """
 
     rate_mbps: float
     delay_s: float = 0.005
     burst_bytes: float = 0.0
     loss: float = 0.0
+    read_every_s: float = 0.0
     is_cut: bool = False
     random: Random = field(default_factory=lambda: Random(5))
     sent_bytes: int = 0
@@ -89,7 +94,8 @@ class Channel:
         wait = max(0.0, (size - tokens) / rate)
         self._tokens = max(0.0, tokens - size)
         self._free_at = start + wait
-        return self._free_at + self.delay_s
+        at = self._free_at + self.delay_s
+        return math.ceil(at / self.read_every_s) * self.read_every_s if self.read_every_s else at
 
 
 @dataclass(frozen=True)

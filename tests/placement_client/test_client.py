@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import random
 
@@ -422,3 +423,35 @@ def test_an_unreachable_controller_is_a_problem_in_words_until_it_answers(world,
 
     run(scenario())
     assert node.client.snapshot()["problems"] == {}
+
+
+def test_a_lasting_failure_is_logged_once(world, node, caplog):
+    """A head that comes with every poll and cannot be proven is one warning, not one a poll."""
+    caplog.set_level("WARNING")
+    world.one_service()
+    world.publish([], 1, epoch=2)  # without the anchor's statement
+
+    async def scenario():
+        await node.until(lambda: node.client.session.rejected["unproven"] >= 4)
+
+    run(scenario())
+    warnings = [record for record in caplog.records if "epoch" in record.getMessage()]
+    assert len(warnings) == 1
+    assert any("epoch" in text for text in node.client.snapshot()["problems"].values())
+
+
+def test_whether_a_key_is_revoked_is_known_when_the_controller_has_answered(world, node):
+    """Until then nobody can say; afterwards the head is named, and a key that is not revoked has no reason."""
+    mine, other = (Key.generate(world.network.node(name)).name for name in ("n1", "n2"))
+
+    async def scenario():
+        asked = [asyncio.create_task(node.client.revocation_of(name)) for name in (mine, other)]
+        await asyncio.sleep(0.05)
+        assert not any(task.done() for task in asked)
+        world.publish([], 3, revocations=(hashlib.sha256(mine).digest(),))
+        await node.until(lambda: all(task.done() for task in asked))
+        told.extend(task.result() for task in asked)
+
+    told = []
+    run(scenario())
+    assert told == ["revoked by head 1.3", ""]

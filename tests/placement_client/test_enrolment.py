@@ -225,6 +225,43 @@ def test_a_token_of_an_enrolled_node_is_only_wiped(controller, joining):
     assert "token" not in joining.config.read_text()
 
 
+def test_a_token_gives_a_revoked_node_a_new_key(controller, joining):
+    """The old key and its certificate are kept aside, the new ones make a member, and the token is gone."""
+    old = joining.attempt()
+    joining.config.write_text(uci.set_option(joining.config.read_text(), "gateway", "token", controller.token))
+    controller.used_by, asked = None, []
+
+    async def revocation_of(key_name):
+        asked.append(key_name)
+        return "revoked by head 1.7"
+
+    joining.enrolment._revocation_of = revocation_of
+    new = joining.attempt()
+    assert asked == [old.key.name] and new.key.name != old.key.name
+    assert joining.store.load().key.name == new.key.name
+    assert Key.load(joining.store.directory / "identity.key.revoked").name == old.key.name
+    assert (joining.store.directory / "identity.ndn.revoked").read_bytes() == old.certificate
+    assert "token" not in joining.config.read_text()
+    assert joining.store.problems == {}
+
+
+def test_a_new_key_is_kept_while_its_token_is_refused(controller, joining):
+    """A lost reply must not spend the token for nothing: the next attempt proves the same new key."""
+    old = joining.attempt()
+
+    async def revocation_of(key_name):
+        return "revoked by head 1.7" if key_name == old.key.name else ""
+
+    joining.enrolment._revocation_of = revocation_of
+    controller.used_by = b"somebody else"
+    made = []
+    for _ in range(2):
+        with pytest.raises(EnrolmentRefused, match="used already"):
+            joining.attempt()
+        made.append(joining.store.load_key().name)
+    assert made[0] == made[1] != old.key.name
+
+
 @pytest.mark.parametrize(
     ("token", "why"),
     [

@@ -6,8 +6,10 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ PIDS_MAX = 64
 _CGROUPS = Path("/sys/fs/cgroup")
 _CPU_PERIOD_US = 100_000
 _COMMAND_S = 10.0
+_END_S = 3.0
 # crun refuses a hybrid hierarchy while the second one is mounted: it gets a mount namespace of its own without it
 _WITHOUT_UNIFIED = ("unshare", "-m", "sh", "-c", 'umount -l /sys/fs/cgroup/unified && exec "$0" "$@"')
 _MASKED = ("/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug")
@@ -62,6 +65,8 @@ def probe(command: tuple[str, ...], directory: Path) -> str:
             done = subprocess.run(argv, capture_output=True, timeout=_COMMAND_S, stdin=subprocess.DEVNULL, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:
             return str(error)
+        finally:
+            end_groups(identity)
         lines = done.stderr.decode(errors="replace").strip().splitlines()
         return "" if done.returncode == 0 else (lines[-1] if lines else f"exit code {done.returncode}")
 
@@ -142,6 +147,7 @@ class OciRuntime(SupervisedRuntime):
         self._command = [*command, "--root", str(self._root)]
         self.note = command[-1]
         super().__init__(directory, tag)
+        self._end_unknown()
 
     def _identity(self, service: str) -> str:
         return f"picasso-{self._tag}-{service}"
@@ -179,9 +185,15 @@ class OciRuntime(SupervisedRuntime):
                 [*self._command, "delete", "--force", identity], capture_output=True, timeout=_COMMAND_S, check=False
             )
         shutil.rmtree(self._root / identity, ignore_errors=True)
-        for hierarchy in [_CGROUPS, *(_CGROUPS.iterdir() if _CGROUPS.is_dir() else ())]:
-            with contextlib.suppress(OSError):
-                (hierarchy / self._cgroup(service).lstrip("/")).rmdir()
+        end_groups(identity)
+
+    def _end_unknown(self) -> None:
+        """Ends containers of this gateway that have neither a record nor a shim; their control groups betray them."""
+        prefix = self._identity("")
+        found = {path.name for path in groups(f"{prefix}*")}
+        for service in sorted(name.removeprefix(prefix) for name in found):
+            if self._read(service) is None:
+                self._clean(service, self._directory / service)
 
     def _exit_reason(self, record: Record) -> str:
         for file in ("memory/{}/memory.oom_control", "{}/memory.events"):
@@ -215,6 +227,37 @@ class OciRuntime(SupervisedRuntime):
             memory = int((_CGROUPS / path / "memory.current").read_text())
             return Stats(memory, _figure((_CGROUPS / path / "cpu.stat").read_text(), "usage_usec") / 1e6)
         return None
+
+
+def groups(pattern: str) -> list[Path]:
+    """The control groups of ours whose name fits the shell pattern, in each hierarchy."""
+    return [path for top in ("picasso", "*/picasso") for path in _CGROUPS.glob(f"{top}/{pattern}")]
+
+
+def end_groups(pattern: str) -> None:
+    """Kills whatever is left in these control groups and removes them; what does not end in three seconds stays."""
+    deadline = time.monotonic() + _END_S
+    while (left := [path for path in groups(pattern) if not _remove_group(path)]) and time.monotonic() < deadline:
+        for pid in {pid for path in left for pid in _members(path)}:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.005)
+
+
+def _remove_group(path: Path) -> bool:
+    try:
+        path.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _members(path: Path) -> list[int]:
+    with contextlib.suppress(OSError):
+        return [int(pid) for pid in (path / "cgroup.procs").read_text().split() if pid != "0"]
+    return []
 
 
 def _figure(text: str, name: str) -> int:

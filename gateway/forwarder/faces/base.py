@@ -28,7 +28,9 @@ class Face:
     """One adjacency. `is_local` is the scope of the NDN specification: an application on this machine, not a neighbour.
 
     `in_bytes` and `out_bytes` count whole link packets as they are handed to the socket or come from it.
-    Subclasses implement `transmit`, which queues one link packet and never blocks or raises.
+    Subclasses implement `transmit`, which queues one link packet and never blocks or raises. One that can send many at
+    once has a `lane`: the forwarder's fast lane puts link packets there, counted as sent, and calls `flush` when the
+    batch is over, which empties the list and sends or drops what was in it.
     """
 
     is_local = False
@@ -38,6 +40,7 @@ class Face:
         self.id = 0
         self.uri, self.local_uri, self.neighbor = uri, local_uri, neighbor
         self.up = True
+        self.lane: list[bytes] | None = None
         self.counters = FaceCounters()
         # Interests that we sent there and that are not answered, and those from there that we have not answered.
         self.outstanding = 0
@@ -46,18 +49,21 @@ class Face:
     def transmit(self, wire: bytes, bulk: bool) -> None:
         raise NotImplementedError
 
+    def flush(self) -> None:
+        """Sends what is in the lane."""
+
     def send_interest(self, wire: bytes, incoming_face: int | None = None) -> None:
         self.counters.out_interests += 1
         if incoming_face is not None:
             wire = packet.encode_link(wire, incoming_face=incoming_face)
         self._count_and_transmit(wire, False)
 
-    def send_data(self, wire: bytes, pit_token: bytes | None) -> None:
+    def send_data(self, wire: bytes, pit_token: bytes | None, congestion_mark: int = 0) -> None:
         self.counters.out_data += 1
         self.counters.out_data_bytes += len(wire)
         bulk = len(wire) >= BULK_BYTES
-        if pit_token is not None:
-            wire = packet.encode_link(wire, pit_token=pit_token)
+        if pit_token is not None or congestion_mark:
+            wire = packet.encode_link(wire, pit_token=pit_token, congestion_mark=congestion_mark)
         self._count_and_transmit(wire, bulk)
 
     def send_nack(self, wire: bytes, reason: int, pit_token: bytes | None) -> None:

@@ -17,8 +17,12 @@ from urllib.parse import urlsplit
 from gateway.forwarder.faces.base import Face
 from gateway.forwarder.faces.datagram import Address, DatagramChannel, DatagramFace
 from gateway.forwarder.faces.internal import InternalFace
+from gateway.forwarder.faces.limits import HERE, FaceLimits, Limits
+from gateway.forwarder.faces.link import ReassemblyBudget
+from gateway.forwarder.faces.multicast import GROUPS, MulticastFace, keep_joined
 from gateway.forwarder.faces.neighbors import DEFAULT_PORT, Neighbor, Neighbors, uri_of
 from gateway.forwarder.faces.stream import StreamConnection, StreamFace
+from gateway.forwarder.faces.udp_socket import bound, is_here
 from gateway.forwarder.forwarder import Forwarder
 
 __all__ = ["FaceError", "FaceManager", "Neighbor"]
@@ -29,8 +33,12 @@ log = logging.getLogger(__name__)
 # counted apart so that no flood from the network keeps this machine's applications out.
 ON_DEMAND_MAX = 128
 UDP_IDLE_S = 120.0
+# A UDP peer that has not proven its address in this time makes room for one that may.
+UNPROVEN_S = 2.0
 # The PIT is looked after this often at the most, and at least: an entry that is late by so much harms nobody.
 _TIMER_MIN_S, _TIMER_MAX_S = 0.25, 1.0
+# A stream that is not read for so long at a time still carries a neighbour's hellos in time (2 s).
+PAUSE_MAX_S = 1.0
 UNIX_GROUP = "ndn"
 _WAYS_OUT = {
     errno.EADDRINUSE: "is another forwarder running? stop it, or listen on another port",
@@ -47,26 +55,40 @@ class FaceError(Exception):
 class FaceManager:
     """Owns every socket of the forwarder; `start` raises FaceError, after that nothing here raises."""
 
-    def __init__(self, forwarder: Forwarder, on_new_peer: Callable[[], None] = lambda: None) -> None:
-        """`on_new_peer` is called when a neighbour's face came into being after `start`, for its routes."""
+    def __init__(
+        self, forwarder: Forwarder, on_new_peer: Callable[[], None] = lambda: None, limits: Limits | None = None
+    ) -> None:
+        """`on_new_peer` is called when a neighbour's face came into being after `start`, for its routes.
+
+        `limits` hold for each face that leads off this machine, those of limits.HERE for the others.
+        """
         self.forwarder = forwarder
+        self._face_limits = limits or Limits()
+        self._limits: dict[int, FaceLimits] = {}
+        self._budget = ReassemblyBudget()
         self._loop = asyncio.get_running_loop()
         self._neighbors = Neighbors(forwarder, self, on_new_peer)
         self._servers: list[asyncio.Server] = []
         self._channels: list[DatagramChannel] = []
         self.listening: list[tuple[str, str, int]] = []
         self._on_demand: dict[Face, str] = {}
+        self.multicast: list[MulticastFace] = []
+        self._reported_groups: set[MulticastFace] = set()
         self._unix_paths: list[Path] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
     # --- life
 
-    async def start(self, listen: Iterable[str], neighbors: Iterable[Neighbor]) -> None:
-        """Listens on the face URIs and dials the neighbours; what was begun before a FaceError, `stop` ends."""
+    async def start(self, listen: Iterable[str], neighbors: Iterable[Neighbor], networks: Iterable[str] = ()) -> None:
+        """Listens on the face URIs and dials the neighbours; what was begun before a FaceError, `stop` ends.
+
+        On each interface of `networks` there is a multicast face for hellos.
+        """
         for uri in listen:
             await self._listen(uri)
         self.set_neighbors(neighbors)
+        self._join(networks)
         self.spawn(self._close_idle())
 
     async def stop(self) -> None:
@@ -117,6 +139,45 @@ class FaceManager:
         if self._timer is None:
             self._arm()
 
+    def receive_stream(self, face: Face, chunk: bytes) -> int:
+        """What came from a stream; how many bytes of it were whole packets. Raises DecodeError as the forwarder."""
+        waiting = face.waiting
+        used = self.forwarder.receive_stream(face, chunk, self._loop.time())
+        limits = self._limits.get(face.id)
+        if limits is not None:
+            limits.on_entries(max(0, face.waiting - waiting))
+            if limits.is_exceeded(self._loop.time()):
+                self._pause(face, limits.debt_s)
+        if self._timer is None:
+            self._arm()
+        return used
+
+    def _pause(self, face: Face, seconds: float) -> None:
+        """Reads no more from a stream until its face has paid for what it had; the peer feels it and waits."""
+        transport = face.transport if isinstance(face, StreamFace) else None
+        if transport is not None and transport.is_reading():
+            transport.pause_reading()
+            self._loop.call_later(min(seconds, PAUSE_MAX_S), transport.resume_reading)
+
+    def receive_datagrams(self, face: Face, wires: list[bytes]) -> None:
+        """Link packets that came in datagrams of their own."""
+        now, waiting = self._loop.time(), face.waiting
+        limits = self._limits.get(face.id)
+        if limits is not None and limits.is_exceeded(now):
+            wires = limits.without_interests(wires)
+        self.forwarder.receive_batch(face, wires, now)
+        if limits is not None and face.waiting > waiting:
+            limits.on_entries(face.waiting - waiting)
+        if self._timer is None:
+            self._arm()
+
+    def limit(self, face: Face, is_here: bool) -> None:
+        """Puts limits on a face; one that stays on this machine (`is_here`) may use all of it, but not to flood."""
+        limits = HERE if is_here else self._face_limits
+        made = self._limits.setdefault(face.id, FaceLimits(face, limits, self._loop.time()))
+        if isinstance(face, DatagramFace):
+            face.limits = made
+
     def _arm(self) -> None:
         deadline = self.forwarder.next_deadline()
         if deadline is not None:
@@ -139,7 +200,7 @@ class FaceManager:
             elif parts.scheme in ("tcp4", "tcp6"):
                 await self._listen_tcp(parts.scheme, host, port)
             elif parts.scheme in ("udp4", "udp6"):
-                await self._listen_udp(parts.scheme, host, port)
+                self._listen_udp(parts.scheme, host, port)
             else:
                 raise FaceError(f"listen {uri!r}: unknown kind of face; unix, tcp4, tcp6, udp4 and udp6 are known")
         except ValueError as error:
@@ -178,11 +239,9 @@ class FaceManager:
         self._servers.append(server)
         self.listening.append((scheme, host, server.sockets[0].getsockname()[1]))
 
-    async def _listen_udp(self, scheme: str, host: str, port: int) -> DatagramChannel:
-        family = socket.AF_INET if scheme == "udp4" else socket.AF_INET6
-        _, channel = await self._loop.create_datagram_endpoint(
-            lambda: DatagramChannel(self._greet, self.receive), (host, port), family=family
-        )
+    def _listen_udp(self, scheme: str, host: str, port: int) -> DatagramChannel:
+        udp = bound(socket.AF_INET if scheme == "udp4" else socket.AF_INET6, host, port)
+        channel = DatagramChannel(udp, self._greet, self.receive_datagrams, self._budget)
         self._channels.append(channel)
         self.listening.append((scheme, host, channel.local_address[1]))
         return channel
@@ -196,18 +255,42 @@ class FaceManager:
             source = probe.getsockname()[0]
         anywhere = "::" if is_ipv6 else "0.0.0.0"
         channel = channels.get(source) or channels.get(anywhere) or next(iter(channels.values()), None)
-        return channel or await self._listen_udp(scheme, anywhere, 0)
+        return channel or self._listen_udp(scheme, anywhere, 0)
+
+    def _join(self, networks: Iterable[str]) -> None:
+        for interface in networks:
+            for family in GROUPS:
+                self.multicast.append(MulticastFace(family, interface, self.receive_datagrams, self._budget))
+        for face in self.multicast:
+            self.forwarder.add_face(face)
+            self.limit(face, is_here=False)
+        if self.multicast:
+            self.spawn(keep_joined(self.multicast, self._report_group))
+
+    def _report_group(self, face: MulticastFace, error: OSError) -> None:
+        known = error.errno is not None and error.errno > 0
+        log.log(
+            logging.DEBUG if face in self._reported_groups else logging.WARNING,
+            "network %s: the group %s can't be joined: %s; it is tried again and again",
+            face.interface,
+            face.uri,
+            os.strerror(error.errno or 0) if known else error,
+        )
+        self._reported_groups.add(face)
 
     # --- faces that others make
 
     def _accept(self, adopt: Callable[[StreamConnection], StreamFace | None]) -> Callable[[], StreamConnection]:
-        return lambda: StreamConnection(adopt, self.receive, self.lost)
+        return lambda: StreamConnection(adopt, self.receive_stream, self.lost)
 
     def _adopt_unix(self, connection: StreamConnection) -> StreamFace | None:
         descriptor = connection.transport.get_extra_info("socket").fileno()
         local = connection.transport.get_extra_info("sockname")
         face = StreamFace(f"fd://{descriptor}", f"unix://{local}", is_local=True)
-        return self._adopt_stranger(face, "unix", connection)
+        adopted = self._adopt_stranger(face, "unix", connection)
+        if adopted is not None:
+            self.limit(adopted, is_here=True)
+        return adopted
 
     def _adopt_tcp(self, connection: StreamConnection) -> StreamFace | None:
         remote = connection.transport.get_extra_info("peername")
@@ -227,7 +310,10 @@ class FaceManager:
 
     def _adopt_tcp_stranger(self, connection: StreamConnection) -> StreamFace | None:
         remote, local = (connection.transport.get_extra_info(end) for end in ("peername", "sockname"))
-        return self._adopt_stranger(StreamFace(uri_of("tcp", remote), uri_of("tcp", local)), "tcp", connection)
+        face = self._adopt_stranger(StreamFace(uri_of("tcp", remote), uri_of("tcp", local)), "tcp", connection)
+        if face is not None:
+            self.limit(face, is_here(remote, local))
+        return face
 
     def _adopt_stranger(self, face: StreamFace, kind: str, connection: StreamConnection) -> StreamFace | None:
         if not self._has_room(kind):
@@ -239,13 +325,23 @@ class FaceManager:
         return face
 
     def _greet(self, channel: DatagramChannel, address: Address) -> DatagramFace | None:
-        if not self._has_room("udp"):
+        if not self._has_room("udp") and not self._drop_unproven():
             return None
         face = DatagramFace(uri_of("udp", address), uri_of("udp", channel.local_address), "", address, channel)
         channel.faces[address] = face
         self._on_demand[face] = "udp"
         self.forwarder.add_face(face)
+        self.limit(face, face.is_here)
         return face
+
+    def _drop_unproven(self) -> bool:
+        """Closes the face of a peer that may not be there at all; forged addresses must not keep real peers out."""
+        limit = self._loop.time() - UNPROVEN_S
+        for face in self._on_demand:
+            if isinstance(face, DatagramFace) and face.proof is not None and face.created < limit:
+                self.release(face)
+                return True
+        return False
 
     def _has_room(self, kind: str) -> bool:
         return sum(1 for other in self._on_demand.values() if other == kind) < ON_DEMAND_MAX
@@ -257,6 +353,10 @@ class FaceManager:
             for face in list(self._on_demand):
                 if isinstance(face, DatagramFace) and face.last_heard < limit:
                     self.release(face)
+            for face in self.forwarder.faces.values():
+                if isinstance(face, DatagramFace):
+                    face.refresh_path()
+            self._limits = {number: of for number, of in self._limits.items() if number in self.forwarder.faces}
 
     def release(self, face: Face) -> None:
         """Closes a face that a peer made."""

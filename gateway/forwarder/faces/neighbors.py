@@ -7,19 +7,21 @@ stays, so that both ends agree without a word.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import logging
 import os
 import random
 import socket
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast
 from urllib.parse import urlsplit
 
 from gateway.forwarder.faces.base import Face
 from gateway.forwarder.faces.datagram import Address, DatagramChannel, DatagramFace
 from gateway.forwarder.faces.stream import StreamConnection, StreamFace
+from gateway.forwarder.faces.udp_socket import is_here
 from gateway.forwarder.forwarder import Forwarder
 
 log = logging.getLogger(__name__)
@@ -34,15 +36,21 @@ SETTLED_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Neighbor:
-    """A configured peer; `rate_bps` caps what we send to it, it is never taken for a measurement."""
+    """A configured peer; `rate_bps` caps what we send to it, it is never taken for a measurement.
+
+    `mtu` is the largest UDP payload that its path carries, where the kernel's own idea of it is wrong. With
+    `is_reliable`, at both ends, lost datagrams are sent again.
+    """
 
     name: str
     uri: str
     cost: int = 1
     rate_bps: int | None = None
+    mtu: int | None = None
+    is_reliable: bool = False
 
     def is_same_link(self, other: Neighbor) -> bool:
-        return (self.uri, self.rate_bps) == (other.uri, other.rate_bps)
+        return replace(self, cost=other.cost) == other
 
 
 class Sockets(Protocol):
@@ -52,8 +60,11 @@ class Sockets(Protocol):
     def listening(self) -> Sequence[tuple[str, str, int]]:
         """Kind, host and port of each."""
 
+    def limit(self, face: Face, is_here: bool) -> None:
+        """Holds a face that leads off this machine to its limits."""
+
     async def udp_channel(self, scheme: str, peer: Address) -> DatagramChannel: ...
-    def receive(self, face: Face, wire: bytes) -> None: ...
+    def receive_stream(self, face: Face, chunk: bytes) -> int: ...
     def lost(self, face: StreamFace, transport: asyncio.Transport) -> None: ...
     def release(self, face: Face) -> None:
         """Closes a face that a peer had before it was known to be a neighbour."""
@@ -158,10 +169,21 @@ class Neighbors:
             self._sockets.release(old)
         neighbor = peer.neighbor
         local_uri = uri_of("udp", channel.local_address)
-        face = DatagramFace(neighbor.uri, local_uri, neighbor.name, address, channel, neighbor.rate_bps)
+        face = DatagramFace(
+            neighbor.uri,
+            local_uri,
+            neighbor.name,
+            address,
+            channel,
+            neighbor.rate_bps,
+            neighbor.mtu,
+            is_configured=True,
+            is_reliable=neighbor.is_reliable,
+        )
         channel.faces[address] = face
         peer.face = face
         self._forwarder.add_face(face)
+        self._sockets.limit(face, face.is_here)
         self._on_new_face()
 
     # --- TCP
@@ -196,7 +218,9 @@ class Neighbors:
         if face.transport is not None:
             face.transport.close()
         peer.dialed, peer.since, peer.is_reported = dialed, self._loop.time(), False
-        face.local_uri = uri_of("tcp", connection.transport.get_extra_info("sockname"))
+        local, remote = (connection.transport.get_extra_info(end) for end in ("sockname", "peername"))
+        face.local_uri = uri_of("tcp", local)
+        self._sockets.limit(face, is_here(remote, local))
         face.attach(connection.transport)
         log.info("face %d (%s, neighbor %s) is up", face.id, face.uri, peer.neighbor.name)
 
@@ -240,7 +264,7 @@ class Neighbors:
                 sock = await self._connect(addresses[0])
                 await self._loop.create_connection(
                     lambda: StreamConnection(
-                        lambda c: self._dialed(peer, face, c), self._sockets.receive, self._sockets.lost
+                        lambda c: self._dialed(peer, face, c), self._sockets.receive_stream, self._sockets.lost
                     ),
                     sock=sock,
                 )
@@ -267,7 +291,12 @@ class Neighbors:
 def uri_of(kind: str, address: Address) -> str:
     """The face URI of a socket address; `kind` is tcp or udp."""
     host, port = address[0], address[1]
-    return f"{kind}6://[{host}]:{port}" if ":" in host else f"{kind}4://{host}:{port}"
+    if ":" not in host:
+        return f"{kind}4://{host}:{port}"
+    if len(address) == 4 and address[3] and "%" not in host:
+        with contextlib.suppress(OSError):
+            host = f"{host}%{socket.if_indextoname(address[3])}"
+    return f"{kind}6://[{host}]:{port}"
 
 
 def _literal(uri: str) -> frozenset[str]:

@@ -75,6 +75,11 @@ class ShapedWriter:
         self._release()
         return True
 
+    @property
+    def queued_bytes(self) -> int:
+        """What waits for its time."""
+        return self._shaper.queued_bytes if self._shaper is not None else 0
+
     def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 import socket
 from collections.abc import Callable
 
-from gateway.forwarder import packet
 from gateway.forwarder.faces.base import Face
 from gateway.forwarder.faces.shaper import ShapedWriter
 from gateway.forwarder.packet import DecodeError
@@ -17,6 +18,8 @@ log = logging.getLogger(__name__)
 # A reader this far behind gets no more until it catches up: what is dropped is asked for again. Twice the largest
 # window of a consumer (256 packets of 8 kB).
 WRITE_BUFFER_MAX_BYTES = 4 << 20
+# So many buffers Linux takes in one system call.
+_IOV_MAX = 1024
 # A neighbour that lost its power says nothing; its face must fall within the time of two hellos.
 _USER_TIMEOUT_MS = 20_000
 _KEEPALIVE_IDLE_S, _KEEPALIVE_INTERVAL_S, _KEEPALIVE_COUNT = 10, 5, 2
@@ -26,7 +29,8 @@ _KEEPALIVE_IDLE_S, _KEEPALIVE_INTERVAL_S, _KEEPALIVE_COUNT = 10, 5, 2
 GREETING = b"\x64\x00"
 GREETING_PATIENCE_S = 30.0
 
-Receive = Callable[[Face, bytes], None]
+# Takes what came, tells how many bytes of it were whole packets.
+Receive = Callable[[Face, bytes], int]
 Lost = Callable[["StreamFace", asyncio.Transport], None]
 
 
@@ -44,12 +48,14 @@ class StreamFace(Face):
         self._loop = asyncio.get_running_loop()
         self._writer = ShapedWriter(rate_bps, self._write)
         self._outgoing: list[bytes] = []
-        self._outgoing_bytes = 0
+        self.lane = None if rate_bps else self._outgoing
+        self._descriptor = -1
         self.transport: asyncio.Transport | None = None
         self.up = False
 
     def attach(self, transport: asyncio.Transport) -> None:
         self.transport, self.up = transport, True
+        self._descriptor = transport.get_extra_info("socket").fileno()
 
     def greet(self) -> None:
         """Says that a gateway is at this end; before anything else is sent on a connection that it made."""
@@ -57,11 +63,11 @@ class StreamFace(Face):
 
     def detach(self) -> None:
         self.transport, self.up = None, False
-        self._outgoing, self._outgoing_bytes = [], 0
+        self._outgoing.clear()
 
     def close(self) -> None:
         self._writer.close()
-        self._flush()
+        self.flush()
         if self.transport is not None:
             self.transport.close()
         self.detach()
@@ -71,20 +77,43 @@ class StreamFace(Face):
             self.counters.drops += 1
 
     def _write(self, wire: bytes) -> None:
-        transport = self.transport
-        if transport is None or transport.get_write_buffer_size() + self._outgoing_bytes > WRITE_BUFFER_MAX_BYTES:
-            self.counters.drops += 1
-            return
         if not self._outgoing:
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
         self._outgoing.append(wire)
-        self._outgoing_bytes += len(wire)
 
-    def _flush(self) -> None:
-        if self.transport is not None and self._outgoing:
-            self.transport.write(b"".join(self._outgoing))
-            self.counters.out_bytes += self._outgoing_bytes
-        self._outgoing, self._outgoing_bytes = [], 0
+    def flush(self) -> None:
+        """Sends what was written in this turn of the loop, as far as the reader is not too far behind."""
+        outgoing, transport = self._outgoing, self.transport
+        if not outgoing:
+            return
+        waiting_bytes = transport.get_write_buffer_size() if transport is not None else WRITE_BUFFER_MAX_BYTES
+        sizes_bytes = sum(map(len, outgoing))
+        while waiting_bytes + sizes_bytes > WRITE_BUFFER_MAX_BYTES and outgoing:
+            sizes_bytes -= len(outgoing.pop())
+            self.counters.drops += 1
+        if transport is not None and outgoing:
+            self.counters.out_bytes += sizes_bytes
+            self._send(transport, waiting_bytes)
+        outgoing.clear()
+
+    def _send(self, transport: asyncio.Transport, waiting_bytes: int) -> None:
+        """Hands packets to the kernel where they lie; what it does not take waits in the transport."""
+        outgoing, sent = self._outgoing, 0
+        if not waiting_bytes and not transport.is_closing():
+            with contextlib.suppress(OSError):  # the transport meets the same error, and deals with it
+                sent = os.writev(self._descriptor, outgoing[:_IOV_MAX])
+        rest = b"".join(outgoing) if not sent else _rest(outgoing, sent)
+        if rest:
+            transport.write(rest)
+
+
+def _rest(packets: list[bytes], sent: int) -> bytes:
+    """What remains of packets when so many bytes have gone."""
+    for place, wire in enumerate(packets):
+        if sent < len(wire):
+            return b"".join((wire[sent:], *packets[place + 1 :]))
+        sent -= len(wire)
+    return b""
 
 
 class StreamConnection(asyncio.Protocol):
@@ -128,20 +157,19 @@ class StreamConnection(asyncio.Protocol):
         face = self.face
         if face is None:
             return
+        counted_before = face.counters.in_bytes
         try:
-            packets, used = packet.split_stream(chunk)
+            used = self._receive(face, chunk)
         except DecodeError as error:
-            self._drop(face, chunk, error)
+            self._drop(face, len(chunk) - (face.counters.in_bytes - counted_before), error)
             return
         self._buffer = chunk[used:]
-        for wire in packets:
-            self._receive(face, wire)
 
-    def _drop(self, face: StreamFace, chunk: bytes, error: DecodeError) -> None:
+    def _drop(self, face: StreamFace, rest_bytes: int, error: DecodeError) -> None:
         """The stream can't be followed any more: what is still to be written would not be read in order either."""
         log.warning("face %d (%s) is closed: %s", face.id, face.uri, error)
         face.counters.undecodable += 1
-        face.counters.in_bytes += len(chunk)
+        face.counters.in_bytes += rest_bytes
         self.face = None
         self._lost(face, self.transport)
         self.transport.abort()

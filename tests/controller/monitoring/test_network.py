@@ -1,4 +1,5 @@
 from controller.monitoring.network import NetworkState
+from gateway.protocol.messages import ServiceStatus
 from tests.controller.fakes import report
 
 
@@ -19,7 +20,8 @@ def test_every_node_is_asked_once_an_interval() -> None:
 
 def test_silent_node_is_asked_again_soon_then_less_often() -> None:
     """Retries double from a second up to the interval, and an answer ends them."""
-    state = known("a")
+    state = NetworkState(10.0)
+    state.know({"a": report("a")}, 0.0)
     waits, now = [], 0.0
     for _ in range(6):
         state.failed("a", now)
@@ -31,6 +33,34 @@ def test_silent_node_is_asked_again_soon_then_less_often() -> None:
     state.heard("a", report("a"), now)
     state.failed("a", now)
     assert state.next_deadline() == now + 1.0
+
+
+def test_node_that_just_enrolled_is_asked_again_every_second_for_a_minute() -> None:
+    """Its route comes with its first hello, at any moment; one that stays silent is then asked like any other."""
+    state, asked = known("a"), []
+    now = 0.0
+    while now < 200.0:
+        state.failed("a", now)
+        now = state.next_deadline() or 0.0
+        asked.append(now)
+    assert asked[:60] == [float(at) for at in range(1, 61)]
+    assert asked[60:65] == [61.0, 63.0, 67.0, 75.0, 85.0]
+
+
+def test_crash_loop_counts_from_the_second_report_in_a_row() -> None:
+    """One report may be bad luck; two make a crash-loop, another generation and a good report begin anew."""
+    state = known("a")
+
+    def hear(*states: ServiceStatus) -> frozenset[tuple[str, str]]:
+        state.heard("a", report("a", services=states), 1.0)
+        return state.crash_loops(1.0)
+
+    looping = ServiceStatus("web", 1, "crash-loop")
+    assert hear(looping) == frozenset()
+    assert hear(looping) == {("a", "web")}
+    assert hear(ServiceStatus("web", 2, "crash-loop")) == frozenset()
+    assert hear(looping, ServiceStatus("db", 1, "running")) == frozenset()
+    assert hear(looping) == {("a", "web")} and state.crash_loops(1000.0) == frozenset()
 
 
 def test_node_is_lost_after_three_missed_reports() -> None:

@@ -52,6 +52,24 @@ def test_the_receivers_measurement_comes_before_the_senders() -> None:
     assert rates(topology) == {("a", "b"): 30.0, ("b", "a"): 5.0, ("b", "c"): 7.0}
 
 
+@pytest.mark.parametrize(
+    ("figure", "mbps"),
+    [
+        (Bandwidth(90.0, "probe", 0.0, 0.3), 90.0),
+        (Bandwidth(90.0, "probe", 0.0, 0.15), 45.0),
+        (Bandwidth(90.0, "peer", 0.0, 0.15), 45.0),
+        (Bandwidth(90.0, "probe", 0.0, 0.001), 9.0),
+        (Bandwidth(90.0, "probe", 600.0, 0.15), 90.0),
+        (Bandwidth(90.0, "probe", 7200.0, 0.0), 90.0),
+        (Bandwidth(90.0, "goodput", 0.0, 0.1), 90.0),
+    ],
+)
+def test_a_doubtful_probe_counts_in_proportion(figure: Bandwidth, mbps: float) -> None:
+    """Below a confidence of 0.3 a probe counts for less, at least for a tenth; age alone takes nothing away."""
+    topology = from_reports([report("a", LinkReport("b", rx=figure)), report("b")])
+    assert rates(topology) == {("b", "a"): pytest.approx(mbps)}
+
+
 def test_a_guess_by_link_class_never_hides_a_measurement() -> None:
     """A receiver's guess by link class gives way to the sender's measurement, and counts where nobody measured."""
     measured = report("a", LinkReport("b", tx=Bandwidth(12.0, "goodput")))

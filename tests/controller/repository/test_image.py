@@ -9,7 +9,8 @@ import pytest
 
 from controller.errors import ImageError
 from controller.repository.archive import open_archive
-from controller.repository.image import Image, Platform, normalised, read_image
+from controller.repository.image import Image, normalised, read_image
+from controller.repository.platform import Platform
 from tests.controller import fakes
 
 LAYERS = (b"first layer" * 100, b"second layer" * 100)
@@ -85,6 +86,20 @@ def test_platform_is_chosen_through_nested_indexes(tmp_path: Path) -> None:
     for asked, found in (("linux/arm64", "arm64"), ("linux/arm/v7", "arm"), ("linux/amd64", "amd64")):
         image = read(tmp_path, archive, platform=asked)
         assert image is not None and image.platform == f"linux/{found}" and image.reference == "hi:2"
+
+
+def test_platform_of_a_single_image_is_read_from_its_configuration(tmp_path: Path) -> None:
+    """An index that says nothing of the platform, or something false, does not pass an amd64 image off as arm64."""
+    files = fakes.layout((b"layer",))
+    for declared in (None, {"os": "linux", "architecture": "arm64"}):
+        index = json.loads(files["index.json"])
+        if declared is not None:
+            index["manifests"][0]["platform"] = declared
+        archive = fakes.tar(files | {"index.json": fakes.as_json(index)})
+        with pytest.raises(ImageError, match="linux/amd64"):
+            read(tmp_path, archive, platform="linux/arm64")
+    image = read(tmp_path, fakes.tar(files), platform="linux/amd64")
+    assert image is not None and image.platform == "linux/amd64"
 
 
 def test_platform_that_is_not_inside_names_those_that_are(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def test_example_says_what_it_looks_like() -> None:
         manifest=BLOB,
         blobs=(BLOB,),
         environment={"GREETING": "Bon dia"},
-        ports=(Port(container=80, host=8080),),
+        ports=(Port(container=80, host=8081),),
         memory_bytes=64 << 20,
         disk_bytes=64 << 20,
         health=HealthCheck("/", 80),

@@ -1,0 +1,1 @@
+"""Measurements of the forwarder from outside; `make bench`."""
