@@ -158,15 +158,16 @@ class Gateway:
         self.client_endpoint = self.manager.internal("client").endpoint
         await self.manager.start(settings.forwarder.listen, _neighbors(settings))
         self._set_routes()
-        await self.control.start()
-        if settings.gateway.page is not None:
-            self.page = self._start_page(settings.gateway.page)
         self.identity = self.identities.load()
         self._start_monitor()
         if self.identity is not None:
             self._join(self.identity)
         if settings.gateway.token:
             self._spawn(self._enrol())
+        # Last: the first answer tells what the disk brought.
+        await self.control.start()
+        if settings.gateway.page is not None:
+            self.page = self._start_page(settings.gateway.page)
 
     async def _stop(self, executor: ExecutorProcess | None) -> None:
         """Everything in under five seconds: services first, since they take the longest."""

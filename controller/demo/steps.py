@@ -60,9 +60,7 @@ class Story:
         for node in gateways:
             self.network.start_gateway(node, tokens[node])
         self.network.wait("enrolment", START_S, self._enrolled)
-        runtimes = sorted(
-            {name for status in self.network.ask_all("status").values() for name in status["executor"]["runtimes"]}
-        )
+        runtimes = self.network.wait("the executors", START_S, self._runtimes)
         self.screen.note(f"all are enrolled; services will run in: {', '.join(runtimes)}")
         if not runtimes:
             raise StepFailed("no container runtime works here; install one: apt-get install runc, or bubblewrap")
@@ -71,6 +69,13 @@ class Story:
         status = self.network.ask_all("status", self.network.plan.gateways)
         missing = [node for node in self.network.plan.gateways if not status.get(node, {}).get("enrolled")]
         return (None if missing else True), f"not enrolled: {', '.join(missing)}"
+
+    def _runtimes(self) -> tuple[list[str] | None, str]:
+        """What the executors can run services with; one that has looked around has something to say."""
+        executors = {n: s["executor"] for n, s in self.network.ask_all("status", self.network.plan.gateways).items()}
+        silent = [node for node in self.network.plan.gateways if not executors.get(node, {}).get("notes")]
+        runtimes = sorted({name for executor in executors.values() for name in executor["runtimes"]})
+        return (None if silent else runtimes), f"no word of the executors of {', '.join(silent)}"
 
     def measure(self) -> None:
         self.screen.step("Neighbours measure the links between them")

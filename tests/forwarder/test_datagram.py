@@ -10,6 +10,7 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -503,6 +504,51 @@ def test_a_flood_from_one_peer_is_limited() -> None:
                 assert gateway.manager._limits[by_host["127.0.0.1"].id].dropped == 0
             finally:
                 await gateway.manager.stop()
+
+    run(work)
+
+
+def test_trains_of_a_flood_are_dropped_whole() -> None:
+    """Beyond its limit a peer's trains of Interests are dropped and counted, also on this machine; Data pass."""
+
+    async def work() -> None:
+        host = new_host()
+        port = free_port(host, socket.SOCK_DGRAM)
+        async with running(f"udp4://{host}:{port}") as a:
+            with peer_at(host, port) as peer:
+                for begin in range(0, 6000, 60):
+                    train = [interest(f"/none/{begin + i:04}") for i in range(60)]
+                    peer.sendmsg(train, [(socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("=H", len(train[0])))])
+                    await asyncio.sleep(0)
+                face = datagram_face(a)
+                await until(lambda: face.link.in_datagrams == 6000)
+                peer.send(keys.sign_data(NAME, b""))
+                await until(lambda: face.counters.in_data == 1)
+                assert face.limits is not None and face.limits.dropped > 1000
+                assert face.counters.in_interests + face.limits.dropped == 6000
+                assert face.counters.in_bytes == 6000 * len(train[0]) + len(keys.sign_data(NAME, b""))
+
+    run(work)
+
+
+def test_a_stream_that_floods_is_read_slowly(tmp_path: Path) -> None:
+    """An application that asks for what nobody answers is read no faster than its limit; it loses nothing."""
+
+    async def work() -> None:
+        async with running(f"unix://{tmp_path}/a.sock") as a:
+            reader, writer = await asyncio.open_unix_connection(f"{tmp_path}/a.sock")
+            asked = 12_000
+            writer.write(b"".join(interest(f"/none/{i}") for i in range(asked)))
+            await until(lambda: a.accepted and a.accepted[0].counters.in_interests)
+            begun = asyncio.get_running_loop().time()
+            face = a.accepted[0]
+            await asyncio.sleep(0.3)
+            assert face.counters.in_interests < asked
+            while face.counters.in_interests < asked:
+                assert await reader.read(1 << 20)
+            assert asyncio.get_running_loop().time() - begun > 0.5 * (asked / Limits().unanswered_s - 1)
+            assert face.counters.out_nacks == asked
+            writer.close()
 
     run(work)
 

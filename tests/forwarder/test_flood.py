@@ -73,6 +73,8 @@ def gateway() -> Iterator[Gateway]:
         yield running
 
 
+# A share of goodput is only measured on a machine that does nothing else.
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tcp", "udp", "unix"])
 @pytest.mark.parametrize("interests", SIZES)
 def test_flooded_gateway_serves_its_other_consumers(gateway: Gateway, kind: str, interests: int) -> None:

@@ -213,7 +213,7 @@ def test_revoked_gateway_comes_back_with_a_new_key(network: Network, make_gatewa
         rows = json.loads(network.controller("nodes", "--json").stdout)
         return next((row["state"] for row in rows if row["node"] == "far"), "not enrolled")
 
-    wait_for(lambda: state() == "up", 12, "the first report, soon after the enrolment")
+    wait_for(lambda: state() == "up", 30, "the first report, soon after the enrolment")
     old = Key.load(gateway.directory / "state" / "identity.key")
     network.controller("revoke", "far")
     told = wait_for(lambda: (text := gateway.ask("status")["enrolment"]).startswith("revoked by head 1.") and text)

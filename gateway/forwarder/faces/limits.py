@@ -45,13 +45,13 @@ class Limits:
     The defaults are above what any link of a community network carries, so that they stop floods and nothing else:
     32,000 Interests fetch 2 Gbit/s of 8 kB segments, and keep a router's core busy for a second only if all are new.
     New PIT entries are what costs memory: half of that. Replies: 2 Gbit/s. Interests that bring no Data are what floods
-    are made of: 8,000 cost a tenth of a core, and a consumer that gets no answers asks for some hundreds a second.
+    are made of: 5,000 cost a twentieth of a core, and a consumer that gets no answers asks for some hundreds a second.
     """
 
     interests_s: float = 32_000
     pit_entries_s: float = 16_000
     reply_bytes_s: float = 250e6
-    unanswered_s: float = 8_000
+    unanswered_s: float = 5_000
 
 
 # Who works on this machine may use all of it, but not keep the others from it by what nobody answers.
@@ -83,6 +83,7 @@ class FaceLimits:
         """What passes while the limits are exceeded; the rest is counted."""
         passing = [wire for wire in wires if not _is_interest(wire)]
         self.dropped += len(wires) - len(passing)
+        self._face.counters.in_bytes += sum(map(len, wires)) - sum(map(len, passing))
         return passing
 
     def on_entries(self, count: int) -> None:
