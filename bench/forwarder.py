@@ -58,12 +58,15 @@ QUICK = Scale(runs=3, share=0.25, table_entries=100_000)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table: `measure` gives the runs, each with its `figure`. NFD's and yanfd's were measured once."""
+    """One line of the table: `measure` gives the runs, each with its `figure`; None is a figure without a target.
+
+    NFD's and yanfd's were measured once, on such a machine.
+    """
 
     name: str
     work: str
     unit: str
-    target: float
+    target: float | None
     nfd: str
     yanfd: str
     measure: Callable[[Scale], list[Run]]
@@ -77,11 +80,11 @@ class Figure:
     name: str
     work: str
     unit: str
-    target: float
+    target: float | None
     nfd: str
     yanfd: str
     figure: float | None = None
-    reached: bool = False
+    reached: bool | None = False
     error: str = ""
     runs: list[Run] = field(default_factory=list)
 
@@ -89,16 +92,16 @@ class Figure:
 # --- what is measured
 
 
-def hits(face: str, content_bytes: int, window: int, packets: int) -> Callable[[Scale], list[Run]]:
+def hits(
+    face: str, content_bytes: int, window: int, packets: int, is_full: bool = False
+) -> Callable[[Scale], list[Run]]:
     """Interests that the content store answers; what is in it came by admission, and its producer is gone."""
 
     def run(scale: Scale) -> list[Run]:
         with gateways.one_gateway() as gateway:
             gateways.populate(gateway, PREFIX, content_bytes, CACHED)
-            return [
-                _cost(gateway, face, content_bytes, count=scale.count(packets), cached=CACHED, window=window)
-                for _ in range(scale.runs)
-            ]
+            options = {"count": scale.count(packets), "cached": CACHED, "window": window, "full": is_full}
+            return [_cost(gateway, face, content_bytes, **options) for _ in range(scale.runs)]
 
     return run
 
@@ -192,6 +195,15 @@ def _lookup(table: str, entries: int, depth: int) -> dict[str, float]:
 
 ROWS = (
     Row("hit-unix-1300", "hit, unix, window 64, 1300 B", "µs", 3, "9–15", "13", hits("unix", 1300, 64, 400_000)),
+    Row(
+        "hit-unix-full",
+        "the same with PitToken, MustBeFresh, lifetime, HopLimit",
+        "µs",
+        None,
+        "–",
+        "–",
+        hits("unix", 1300, 64, 400_000, is_full=True),
+    ),
     Row("hit-unix-8000", "hit, unix, window 64, 8000 B", "µs", 8, "12–18", "17", hits("unix", 8000, 64, 200_000)),
     Row("hit-unix-window-1", "hit, unix, window 1, 1300 B", "µs", 30, "39–81", "52–57", hits("unix", 1300, 1, 30_000)),
     Row("hit-tcp-1300", "hit, TCP, window 64, 1300 B", "µs", 4, "14", "19", hits("tcp", 1300, 64, 400_000)),
@@ -218,9 +230,15 @@ def measure_row(row: Row, scale: Scale) -> Figure:
     except (BenchError, OSError, subprocess.TimeoutExpired) as error:
         figure.error = str(error)
         return figure
-    figure.figure = statistics.median(run["figure"] for run in figure.runs)
-    figure.reached = figure.figure >= row.target if row.at_least else figure.figure <= row.target
+    value = figure.figure = statistics.median(run["figure"] for run in figure.runs)
+    if row.target is None:
+        figure.reached = None
+    else:
+        figure.reached = value >= row.target if row.at_least else value <= row.target
     return figure
+
+
+_OUTCOMES = {True: "reached", False: "not reached", None: "–"}
 
 
 def render(rows: Sequence[Row], figures: Sequence[Figure]) -> str:
@@ -236,7 +254,8 @@ def render(rows: Sequence[Row], figures: Sequence[Figure]) -> str:
         else:
             runs = [run["figure"] for run in figure.runs]
             cells = [f"**{_number(figure.figure)} {row.unit}**", f"{_number(min(runs))}–{_number(max(runs))}"]
-        cells += [f"{sign} {_number(row.target)}", "reached" if figure.reached else "not reached", row.nfd, row.yanfd]
+        cells.append("–" if row.target is None else f"{sign} {_number(row.target)}")
+        cells += [_OUTCOMES[figure.reached], row.nfd, row.yanfd]
         lines.append(" | ".join([f"| {row.work}", *cells]) + " |")
     return "\n".join(lines)
 

@@ -147,7 +147,10 @@ def consume(face: str, prefix: str, content_bytes: int, pids: Sequence[int] = ()
     """What a consumer says that has got all it asked for; `options` are those of bench.load."""
     arguments = _load("consume", "--face", face, "--prefix", prefix, "--content", str(content_bytes))
     for name, value in options.items():
-        arguments += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+        if isinstance(value, bool):
+            arguments += [f"--{name}"] if value else []
+        else:
+            arguments += [f"--{name}", str(value)]
     for pid in pids:
         arguments += ["--pid", str(pid)]
     return _finished(arguments)

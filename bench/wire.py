@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import struct
 from collections.abc import Sequence
+from typing import Any
 
 from gateway.forwarder import packet
 from gateway.protocol import names
@@ -17,7 +18,8 @@ from gateway.protocol.names import Name, tlv
 # Numbers from here on take four bytes in a name, so that all packets are of one length.
 FIRST_NUMBER = 1 << 24
 FRESHNESS_MS = 3_600_000
-_NONCE_BYTES = 4
+_NONCE, _TOKEN = b"once", b"1234"
+_STRICT: dict[str, Any] = {"must_be_fresh": True, "lifetime_ms": 3000, "hop_limit": 16}
 _NUMBER_BYTES = 4
 _NAME, _META_INFO, _FRESHNESS, _CONTENT = 0x07, 0x14, 0x19, 0x15
 # A DigestSha256 signature of zeros: a forwarder judges none.
@@ -62,32 +64,41 @@ class Train:
 
 
 class Interests(Train):
-    """Interests for `prefix/seg=<number>`, each with a nonce of its own."""
+    """Interests for `prefix/seg=<number>`, each with a nonce of its own.
 
-    def __init__(self, prefix: Name, capacity: int) -> None:
-        _, sample = packet.encode_interest(prefix + names.segment(FIRST_NUMBER), nonce=bytes(_NONCE_BYTES))
-        self._nonce_at = len(sample) - _NONCE_BYTES
-        super().__init__(sample, self._nonce_at - 2 - _NUMBER_BYTES, capacity)
+    With `is_full` they bear a PIT token, MustBeFresh, a lifetime and a hop limit, as a strict application's do.
+    """
+
+    def __init__(self, prefix: Name, capacity: int, is_full: bool = False) -> None:
+        name = prefix + names.segment(FIRST_NUMBER)
+        _, sample = packet.encode_interest(name, nonce=_NONCE, **(_STRICT if is_full else {}))
+        if is_full:
+            sample = packet.encode_link(sample, pit_token=_TOKEN)
+        self._nonce_at = sample.rindex(b"\x0a\x04" + _NONCE) + 2
+        super().__init__(sample, sample.index(name) + len(name) - _NUMBER_BYTES, capacity)
 
     def ask(self, numbers: Sequence[int]) -> memoryview:
         """The Interests for the numbers; valid until the next call."""
         count, step = len(numbers), self.length
-        nonces = random.randbytes(_NONCE_BYTES * count)
-        for i in range(_NONCE_BYTES):
-            self._batch[self._nonce_at + i : count * step : step] = nonces[i::_NONCE_BYTES]
+        nonces = random.randbytes(len(_NONCE) * count)
+        for i in range(len(_NONCE)):
+            self._batch[self._nonce_at + i : count * step : step] = nonces[i :: len(_NONCE)]
         return self.with_numbers(struct.pack(f">{count}I", *numbers))
 
 
 class Answers(Train):
-    """The Data packets `prefix/seg=<number>` with `content_bytes` of random content."""
+    """The Data packets `prefix/seg=<number>` with `content_bytes` of random content, or what full Interests get."""
 
-    def __init__(self, prefix: Name, content_bytes: int, capacity: int) -> None:
+    def __init__(self, prefix: Name, content_bytes: int, capacity: int, is_full: bool = False) -> None:
         self._rest = (
             tlv(_META_INFO, tlv(_FRESHNESS, names.non_negative(FRESHNESS_MS)))
             + tlv(_CONTENT, random.Random(1).randbytes(content_bytes))
             + _SIGNATURE
         )
         sample = self.answer(prefix + names.segment(FIRST_NUMBER))
+        self.data_bytes = len(sample)
+        if is_full:
+            sample = packet.encode_link(sample, pit_token=_TOKEN)
         super().__init__(sample, len(sample) - len(self._rest) - _NUMBER_BYTES, capacity)
 
     def answer(self, name: Name) -> bytes:

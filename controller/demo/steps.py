@@ -71,7 +71,7 @@ class Story:
         return (None if missing else True), f"not enrolled: {', '.join(missing)}"
 
     def _runtimes(self) -> tuple[list[str] | None, str]:
-        """What the executors can run services with; one that has looked around has something to say."""
+        """What the executors can run services with; an executor that has looked around has something to say."""
         executors = {n: s["executor"] for n, s in self.network.ask_all("status", self.network.plan.gateways).items()}
         silent = [node for node in self.network.plan.gateways if not executors.get(node, {}).get("notes")]
         runtimes = sorted({name for executor in executors.values() for name in executor["runtimes"]})

@@ -202,17 +202,16 @@ class FastLane:
                 else:
                     # on_content_store_miss: where it goes is settled first, since the pipelines look at the disk too.
                     next_hops = hinted[hint] if hint else upstreams
-                    if can_be_prefix or upstreams is None or not next_hops or name in fib:
+                    if can_be_prefix or upstreams is None or next_hops is None or name in fib:
                         break
-                    upstream = next_hops[0]
-                    if upstream is face or not upstream.up:
-                        other = next((hop for hop in next_hops if hop is not face and hop.up), None)
-                        if other is None:
-                            break
-                        upstream = other
-                    if hop_limit_at and buffer[hop_limit_at] == 1:
-                        break
-                    if pit.size >= pit.capacity or face.waiting >= pit.capacity * PIT_SHARE_OF_FACE:
+                    upstream = next_hops[0] if next_hops else None
+                    if upstream is not None and (upstream is face or not upstream.up):
+                        upstream = next((hop for hop in next_hops if hop is not face and hop.up), None)
+                    if upstream is not None and (
+                        (hop_limit_at and buffer[hop_limit_at] == 1)
+                        or pit.size >= pit.capacity
+                        or face.waiting >= pit.capacity * PIT_SHARE_OF_FACE
+                    ):
                         break
                     if disk is not None and not must_be_fresh:
                         wire = disk.find(name, False, digest)
@@ -238,6 +237,10 @@ class FastLane:
                 misses += 1
                 if is_blob:
                     blob_misses += 1
+                if upstream is None:
+                    forwarder.counters.no_route += 1
+                    face.send_nack(buffer[interest_at:stop], packet.NACK_NO_ROUTE, pit_token)
+                    continue
                 if lifetime_ms != timer_ms:
                     timer_ms = lifetime_ms
                     expiry = now + min(lifetime_ms, MAX_LIFETIME_MS) / 1000
@@ -296,11 +299,13 @@ class FastLane:
         return tuple(dict.fromkeys(faces[hop.face_id] for hop in hops if hop.face_id in faces))
 
     def _learn_hint(self, hint: bytes) -> bool:
-        """Whether a ForwardingHint is one; where it leads is known afterwards."""
+        """Whether a ForwardingHint is one and names somebody; where it leads is known afterwards."""
         forwarder, known = self._forwarder, self._hinted
         try:
             delegations = packet.decode_hint(hint)
         except packet.DecodeError:
+            return False
+        if not delegations:
             return False
         if len(known) >= _REMEMBERED_MAX:
             known.clear()

@@ -51,15 +51,17 @@ class Fib:
 
     def longest_prefix_match(self, name: Name) -> tuple[NextHop, ...]:
         """The next hops of the longest prefix of `name` that has any, the name itself included."""
+        return self._entries.get(self.longest_prefix(name), ())
+
+    def longest_prefix(self, name: Name) -> Name:
+        """The longest prefix of `name` that has next hops; the empty name where there is none."""
         entries = self._entries
-        hops = entries.get(name)
-        if hops:
-            return hops
+        if name in entries:
+            return name
         for end in reversed(component_ends(name)[:-1]):
-            hops = entries.get(name[:end])
-            if hops:
-                return hops
-        return entries.get(b"", ())
+            if name[:end] in entries:
+                return name[:end]
+        return b""
 
     def __iter__(self) -> Iterator[tuple[Name, tuple[NextHop, ...]]]:
         return iter(sorted(self._entries.items()))

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from gateway.forwarder import packet, strategy
+from gateway.forwarder import packet
 from gateway.forwarder.content_store import ContentStore
 from gateway.forwarder.faces.base import Face
 from gateway.forwarder.fast_lane import FastLane
@@ -28,6 +28,11 @@ from gateway.forwarder.pit import (
     Pit,
     PitEntry,
 )
+from gateway.forwarder.strategies.adaptive import Adaptive
+from gateway.forwarder.strategies.base import Strategy, combined_reason
+from gateway.forwarder.strategies.best_route import BestRoute
+from gateway.forwarder.strategies.multicast import Multicast
+from gateway.forwarder.strategy_choice import ADAPTIVE, BEST_ROUTE, MULTICAST, StrategyChoice
 from gateway.protocol import names
 from gateway.protocol.names import Name
 
@@ -76,6 +81,12 @@ class Forwarder:
         blobs: Name = b"",
     ) -> None:
         self.fib, self.pit, self.content_store = Fib(), Pit(), content_store
+        self.strategies = StrategyChoice()
+        self._strategies: dict[str, Strategy] = {
+            BEST_ROUTE: BestRoute(),
+            MULTICAST: Multicast(),
+            ADAPTIVE: Adaptive(self.fib.longest_prefix),
+        }
         self.dead_nonces = DeadNonceList()
         self.disk, self.region, self.blobs = disk, tuple(region), blobs
         self.faces: dict[int, Face] = {}
@@ -110,7 +121,7 @@ class Forwarder:
             record = entry.out_record(face)
             if record is not None and record.nack_reason is None:
                 record.nack_reason = packet.NACK_NO_ROUTE
-                self._try_next(entry, now)
+                self._try_next(entry, face, now)
 
     # --- packets
 
@@ -169,11 +180,16 @@ class Forwarder:
     @property
     def routing_version(self) -> int:
         """Another number after every change to what the routes of a prefix are."""
-        return self.fib.version
+        return self.fib.version + self.strategies.version
 
     def has_best_route(self, prefix: Name) -> bool:
-        """Whether the names one component longer than the prefix go by the best-route strategy."""
-        return True
+        """Whether all names below the prefix go by the best-route strategy."""
+        return self.strategies.find(prefix) == BEST_ROUTE and all(
+            strategy == BEST_ROUTE or not chosen.startswith(prefix) for chosen, strategy in self.strategies
+        )
+
+    def _strategy(self, name: Name) -> Strategy:
+        return self._strategies[self.strategies.find(name)]
 
     # --- Interest
 
@@ -258,8 +274,13 @@ class Forwarder:
             record.nonce, record.pit_token, record.wire = interest.nonce, pit_token, interest.wire
             record.expiry = expiry
         self.pit.set_expiry(entry, max(r.expiry for r in entry.in_records))
-        hop = strategy.choose(entry, hops, is_retransmission, now) if hops else None
-        if hop is not None:
+        if not hops:
+            return
+        strategy = self._strategy(entry.name)
+        for place, hop in enumerate(strategy.on_interest(entry, hops, is_retransmission, now)):
+            if place and strategy.has_probes:
+                nonce = os.urandom(4)
+                interest = replace(interest, nonce=nonce, wire=packet.with_other_nonce(interest, nonce))
             self.on_outgoing_interest(entry, interest, hop, face.id, expiry, now)
 
     def on_outgoing_interest(
@@ -292,6 +313,7 @@ class Forwarder:
 
     def _expire(self, entry: PitEntry, now: float) -> None:
         self.counters.unsatisfied += 1
+        self._strategy(entry.name).on_expiry(entry, now)
         self.on_interest_finalize(entry, now)
 
     def _refuse(
@@ -374,6 +396,7 @@ class Forwarder:
         for record in entry.in_records:
             if record.face is not face and record.expiry > now:
                 record.face.send_data(data.wire, record.pit_token, mark)
+        self._strategy(entry.name).on_data(entry, face, now)
         # A late copy of the Interest is answered by the store, unless this Data is no answer to it there (as in NFD).
         is_short_lived = entry.must_be_fresh and data.freshness_ms < DEAD_NONCE_LIFETIME_S * 1000
         self.on_interest_finalize(entry, now, remember=is_short_lived or not is_stored)
@@ -388,20 +411,21 @@ class Forwarder:
             record = entry.out_record(face) if entry is not None else None
             if entry is not None and record is not None and record.nonce == interest.nonce:
                 record.nack_reason = reason
-                self._try_next(entry, now)
+                self._try_next(entry, face, now)
 
-    def _try_next(self, entry: PitEntry, now: float) -> None:
-        """An upstream said no: the cheapest one not asked yet gets its turn; when all said no, so do we."""
+    def _try_next(self, entry: PitEntry, face: Face, now: float) -> None:
+        """An upstream said no: another one gets its turn as the strategy says; when all said no, so do we."""
         for record in entry.in_records:
             if record.expiry <= now or entry.next_hop is not None:
                 continue
             interest = packet.decode_interest(record.wire)
-            hop = strategy.unused_hop(entry, self._eligible_hops(record.face, interest))
+            hops = self._eligible_hops(record.face, interest)
+            hop = self._strategy(entry.name).on_nack(entry, face, hops, now)
             if hop is not None:
                 self.on_outgoing_interest(entry, interest, hop, record.face.id, record.expiry, now)
                 return
         if not entry.pending_upstreams(now):
-            self._reject(entry, strategy.combined_reason(entry), now)
+            self._reject(entry, combined_reason(entry), now)
 
 
 def _is_one_packet(wire: bytes) -> bool:

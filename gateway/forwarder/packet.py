@@ -327,6 +327,17 @@ def forwarded(interest: Interest, strip_hint: bool) -> bytes:
     return wire
 
 
+def with_other_nonce(interest: Interest, nonce: bytes) -> bytes:
+    """The wire of an Interest with another nonce in place of its own."""
+    wire = interest.wire
+    _, at, end = read_tlv(wire, 0, len(wire))
+    while at < end:
+        kind, start, at = read_tlv(wire, at, end)
+        if kind == _NONCE:
+            return wire[:start] + nonce + wire[at:]
+    return wire
+
+
 def with_nonce(interest: Interest, nonce: bytes) -> bytes:
     """The wire of an Interest that came without a nonce, with one put in its place."""
     wire = interest.wire

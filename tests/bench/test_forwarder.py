@@ -55,6 +55,19 @@ def test_failed_row_is_shown_as_failed() -> None:
     assert "| failed | – | ≤ 3 | not reached |" in forwarder.render([row], [figure])
 
 
+@pytest.mark.parametrize(
+    ("target", "at_least", "cells"),
+    [(3, False, "≤ 3 | not reached"), (3, True, "≥ 3 | reached"), (None, False, "– | –")],
+)
+def test_outcome_follows_from_the_median(target: float | None, at_least: bool, cells: str) -> None:
+    """The median of the runs is compared with the target, where there is one."""
+    runs: list[forwarder.Run] = [{"figure": 2.0}, {"figure": 4.0}, {"figure": 100.0}]
+    row = forwarder.Row("x", "work", "µs", target, "–", "–", lambda scale: runs, at_least)
+    figure = forwarder.measure_row(row, TINY)
+    assert figure.figure == 4.0
+    assert f"| **4 µs** | 2–100 | {cells} |" in forwarder.render([row], [figure])
+
+
 def test_cpu_of_children_counts() -> None:
     """What a process's child has burnt is in its figure, while the child lives and afterwards."""
     burn = "import time\nwhile time.process_time() < 0.3: pass\n"

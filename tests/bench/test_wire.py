@@ -7,13 +7,30 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.load import register_command
+from bench.producer import register_command
 from bench.wire import FIRST_NUMBER, Answers, Interests
 from gateway.forwarder import packet
 from gateway.protocol import names
 
 PREFIX = names.parse("/bench/data")
 numbers = st.lists(st.integers(FIRST_NUMBER, 2**32 - 1), min_size=1, max_size=64)
+
+
+@given(numbers)
+def test_full_interests_have_every_field(wanted: list[int]) -> None:
+    """With `is_full` each has a PIT token, MustBeFresh, a lifetime and a hop limit, and its answer is counted."""
+    wires, _ = packet.split_stream(bytes(Interests(PREFIX, 64, is_full=True).ask(wanted)))
+    links = [packet.decode_link(wire) for wire in wires]
+    decoded = [packet.decode_interest(link.fragment) for link in links]
+    assert [interest.name for interest in decoded] == [PREFIX + names.segment(number) for number in wanted]
+    assert all(one.must_be_fresh and one.hop_limit == 16 and one.lifetime_ms == 3000 for one in decoded)
+    assert len({interest.nonce for interest in decoded}) == len(wanted)
+    plain, full = Answers(PREFIX, 100, 1), Answers(PREFIX, 100, 1, is_full=True)
+    answers = b"".join(
+        packet.encode_link(plain.answer(one.name), pit_token=link.pit_token)
+        for one, link in zip(decoded, links, strict=True)
+    )
+    assert full.count(bytearray(answers), len(answers)) == len(wanted)
 
 
 @given(numbers)

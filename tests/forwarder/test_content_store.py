@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -195,3 +196,55 @@ def test_a_packet_is_held_once() -> None:
     assert len(data.content) == 8000
     held = [getattr(data, slot) for slot in Data.__slots__]
     assert sum(len(value) for value in held if isinstance(value, bytes)) < len(wire) + 40
+
+
+def ask_for(store: ContentStore, prefix: str, count: int) -> int:
+    """Asks for packets as a consumer through a gateway does, which keeps what it had to fetch; how many it had."""
+    hits = 0
+    for i in range(count):
+        name = names.parse(prefix) + names.segment(i)
+        if store.find(name, 0.0) is not None:
+            hits += 1
+        else:
+            store.insert(Data(name, bytes(8000)), 0.0)
+    return hits
+
+
+def test_a_scan_leaves_what_is_asked_for_again() -> None:
+    """An image ten times the store that passes once costs the one that is fetched again and again next to nothing."""
+    store = ContentStore(4 << 20)
+    for _ in range(3):
+        ask_for(store, "/popular", 100)
+    for scan in range(3):
+        ask_for(store, f"/scan/{scan}", 4000)
+        assert ask_for(store, "/popular", 100) >= 95
+
+
+def test_what_comes_back_soon_is_kept() -> None:
+    """A packet that had to leave on probation is kept when it is asked for again soon, so that a set settles."""
+    store = ContentStore(4 << 20)
+    for scan in range(6):
+        ask_for(store, "/popular", 100)
+        ask_for(store, f"/scan/{scan}", 400)
+    assert ask_for(store, "/popular", 100) >= 95
+
+
+def test_replacing_costs_no_memory() -> None:
+    """A name whose packet changes all the time, and in size, is held once and leaves nothing behind."""
+    store = ContentStore(1 << 20)
+    for i in range(5000):
+        store.insert(Data(names.component("head"), bytes(3000 if i % 2 else 100)), 0.0)
+    assert len(store) == 1
+    assert sum(len(queue) for kind in (store._bulk, store._control) for queue in (kind._probation, kind._settled)) < 300
+
+
+def test_an_entry_costs_no_more_than_is_counted() -> None:
+    """The overhead that the budget counts covers what Python takes for a packet beyond its bytes."""
+    store, count = ContentStore(128 << 20), 20_000
+    tracemalloc.start()
+    for i in range(count):
+        store.insert(Data(names.parse("/some/where") + names.segment(1 << 24 | i), bytes(500), freshness_ms=1000), 0.0)
+    used = tracemalloc.get_traced_memory()[0] / count - 500
+    tracemalloc.stop()
+    assert len(store) == count
+    assert used <= ENTRY_OVERHEAD_BYTES <= 2 * used

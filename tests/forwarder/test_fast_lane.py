@@ -81,6 +81,15 @@ ROUTES = [
 ]
 
 
+# What is in the store from the beginning, and since when: fresh, stale, and under names that nobody can just ask for.
+STORED = [
+    (names.parse("/a/b/") + names.segment(1), 100.0),
+    (names.parse("/a/a"), 0.0),
+    (names.parse("/a/b") + tlv(2, bytes(32)), 100.0),
+    (names.parse("/a/b") + tlv(1, bytes(32)), 100.0),
+]
+
+
 class World:
     """A forwarder with a local application, two neighbours and an internal part."""
 
@@ -97,6 +106,8 @@ class World:
             self.forwarder.add_face(face)
         for prefix, face, cost in ROUTES:
             self.forwarder.fib.add(prefix, self.faces[face].id, cost, "static")
+        for name, when in STORED:
+            self.forwarder.content_store.insert(packet.decode_data(data(name)), when)
 
     def state(self, now: float) -> dict[str, Any]:
         """All that can be told from outside, and the tables."""
@@ -269,6 +280,73 @@ def test_both_ways_do_the_same(steps: list[tuple[int, list[bytes], float, bool]]
             results.append(feed(world, world.faces[face], wires, now, is_stream))
         assert results[0] == results[1]
         assert fast.state(now) == slow.state(now)
+
+
+def plain(
+    uri: str, nonce: bytes = b"one!", flags: bytes = b"", fields: tuple[bytes, ...] = (), digest: str = ""
+) -> bytes:
+    return interest(names.parse(uri), digest, flags, b"", b"\x0a\x04" + nonce, list(fields), None)
+
+
+FRESH_ONLY, ANY_BELOW = b"\x12\x00", b"\x21\x00"
+# Steps of face, packet and time, for what chance seldom brings about.
+SITUATIONS: dict[str, list[tuple[int, bytes, float]]] = {
+    "a late copy of an answered Interest": [
+        (0, plain("/a/x", flags=FRESH_ONLY), 0.0),
+        (1, data(names.parse("/a/x")), 0.1),
+        (2, plain("/a/x"), 0.2),
+        (0, plain("/a/x", nonce=b"two!"), 0.3),
+    ],
+    "names with digests in the store": [
+        (0, tlv(5, tlv(7, STORED[2][0]) + b"\x0a\x04one!"), 0.0),
+        (0, tlv(5, tlv(7, STORED[3][0]) + b"\x0a\x04one!"), 0.0),
+    ],
+    "stale in the store": [(0, plain("/a/a", flags=FRESH_ONLY), 0.0), (2, plain("/a/a", nonce=b"two!"), 0.1)],
+    "another digest in the store": [
+        (0, plain("/a/a", digest="wrong"), 0.0),
+        (1, data(names.parse("/a/a")), 0.1),
+        (1, data(names.parse("/a/a"), b"other"), 0.2),
+        (0, plain("/a/a", nonce=b"two!", digest="right"), 0.3),
+        (0, plain("/a/a", nonce=b"333!", digest="wrong"), 0.3),
+    ],
+    "somebody waits for a prefix": [
+        (2, plain("/a/x", flags=ANY_BELOW), 0.0),
+        (0, plain("/a/x/y"), 0.1),
+        (1, data(names.parse("/a/x/y")), 0.2),
+    ],
+    "an answer from who was not asked": [
+        (0, plain("/a/x"), 0.0),
+        (2, data(names.parse("/a/x"), b"forged"), 0.1),
+        (1, data(names.parse("/a/x")), 0.2),
+    ],
+    "one of two who wait has gone": [
+        (0, plain("/a/x", fields=(b"\x0c\x01\x64",)), 0.0),
+        (2, plain("/a/x", nonce=b"two!"), 0.05),
+        (1, data(names.parse("/a/x")), 0.5),
+    ],
+    "who was asked waits too": [
+        (0, plain("/a/x"), 0.0),
+        (1, plain("/a/x", nonce=b"two!"), 0.05),
+        (1, data(names.parse("/a/x")), 0.5),
+    ],
+    "two entries of one name": [
+        (0, plain("/a/x"), 0.0),
+        (0, plain("/a/x", nonce=b"two!", flags=FRESH_ONLY), 0.05),
+        (1, data(names.parse("/a/x")), 0.5),
+    ],
+}
+
+
+@pytest.mark.parametrize("situation", sorted(SITUATIONS))
+def test_both_ways_do_the_same_in(situation: str) -> None:
+    """The behaviour is the same in each of these situations too."""
+    fast, slow = World(is_fast=True), World(is_fast=False)
+    for face, wire, after_s in SITUATIONS[situation]:
+        for world in (fast, slow):
+            world.forwarder.on_timer(100.0 + after_s)
+            world.forwarder.receive_stream(world.faces[face], wire, 100.0 + after_s)
+        assert fast.state(100.0 + after_s) == slow.state(100.0 + after_s)
+    assert any(face.sent for face in fast.faces) or situation == "names with digests in the store"
 
 
 @given(st.lists(good, min_size=1, max_size=6), st.data())

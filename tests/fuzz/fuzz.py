@@ -10,7 +10,6 @@ A finding ends its target with the traceback and the input in hexadecimal.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib
 import importlib.util
 import random
@@ -140,11 +139,12 @@ def main() -> int:
             run_guided(options.one, *limits, options.corpus)
         run_unguided(options.one, *limits)
         return 0
-    names = options.only or list(importlib.import_module(_TARGETS).TARGETS)
+    targets = importlib.import_module(_TARGETS).TARGETS
     failed = 0
-    for name in names:
+    for name in options.only or targets:
         started = time.monotonic()
-        done = run(name, options.inputs, options.seconds, options.seed, options.unguided)
+        inputs = int(options.inputs * targets[name].share)
+        done = run(name, inputs, options.seconds, options.seed, options.unguided)
         print(f"{name}: {outcome(done)}, {time.monotonic() - started:.0f} s", flush=True)
         if done.returncode != 0:
             failed += 1
@@ -161,7 +161,9 @@ def outcome(done: subprocess.CompletedProcess[str]) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--inputs", type=int, default=1_000_000, metavar="N", help="inputs for each target")
+    parser.add_argument(
+        "--inputs", type=int, default=1_000_000, metavar="N", help="inputs for each target, fewer for dear ones"
+    )
     parser.add_argument("--seconds", type=int, default=0, metavar="N", help="at most so long for each; 0: no limit")
     parser.add_argument("--seed", type=int, default=1, metavar="N")
     parser.add_argument("--only", action="append", metavar="NAME", help="this target")
@@ -172,5 +174,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
+    try:
         sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -14,12 +14,14 @@ from gateway.forwarder.content_store import ContentStore
 from gateway.forwarder.faces import link
 from gateway.forwarder.faces.base import Face
 from gateway.forwarder.forwarder import MAX_LIFETIME_MS, Forwarder
+from gateway.forwarder.strategy_choice import ADAPTIVE, BEST_ROUTE, MULTICAST
 from gateway.protocol import codec, keys, names
 from gateway.protocol.errors import ProtocolError
-from tests.fuzz import lane_target, management_target, scripts, seeds
+from tests.fuzz import faces_target, lane_target, management_target, scripts, seeds
 
 PIT_ENTRIES = 16
 STORE_BYTES = 16 << 10
+_STRATEGIES = (BEST_ROUTE, MULTICAST, ADAPTIVE)
 REASSEMBLY_BYTES = 8 << 10
 _LINK_HEADER_BYTES = 16
 _TICK_S = 0.7
@@ -27,8 +29,11 @@ _TICK_S = 0.7
 
 @dataclass(frozen=True, slots=True)
 class Target:
+    """`share` is that of the inputs which a dear target gets where others get a million."""
+
     run: Callable[[bytes], None]
     seeds: Callable[[], list[bytes]]
+    share: float = 1.0
 
 
 def split_stream(wire: bytes) -> None:
@@ -105,6 +110,7 @@ def forwarder(script: bytes) -> None:
         router.add_face(face)
     for prefix, face in (("/net", faces[0]), ("/net", faces[1]), ("/localhost", faces[1]), ("/net/node/a", faces[2])):
         router.fib.add(names.parse(prefix), face.id, 1, "static")
+    router.strategies.set(b"", _STRATEGIES[len(script) % len(_STRATEGIES)])
     now = 0.0
     for action, wire in scripts.steps(script):
         now += (action >> 2) * _TICK_S
@@ -159,8 +165,9 @@ TARGETS = {
     "message": Target(message, seeds.message_wires),
     "key-packet": Target(key_packet, seeds.signed),
     "forwarder": Target(forwarder, seeds.scripts),
-    "lanes": Target(lane_target.lanes, lane_target.seeds),
-    "management": Target(management_target.management, management_target.seeds),
+    "lanes": Target(lane_target.lanes, lane_target.seeds, share=0.1),
+    "faces": Target(faces_target.faces, faces_target.seed_scripts, share=0.02),
+    "management": Target(management_target.management, management_target.seeds, share=0.2),
     "fragmentation": Target(fragmentation, seeds.long_links),
     "reassembly": Target(reassembly, seeds.fragment_scripts),
 }

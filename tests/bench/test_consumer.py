@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from bench.load import REORDERING, Repeats
+from bench.consumer import REORDERING, Repeats
 
 
 def test_lost_answer_is_asked_for_again() -> None:

@@ -1,0 +1,1 @@
+"""Forwarding strategies, one a file: where an Interest goes of the next hops that its prefix has."""
