@@ -81,12 +81,17 @@ class ForwarderSettings:
 
 @dataclass(frozen=True, slots=True)
 class NeighborSettings:
-    """A gateway to connect to; `rate_bps` limits what is sent to it and is never taken for a measurement."""
+    """A gateway to connect to; `rate_bps` limits what is sent to it and is never taken for a measurement.
+
+    `mtu` (bytes of UDP payload) and `is_reliable` (lost datagrams are sent again, if both ends say so) are for UDP.
+    """
 
     name: str
     uri: str = option(readers.face_uri, "")
     cost: int = option(readers.integer(0, 1 << 31), 1)
     rate_bps: int | None = option(readers.rate_bps, None, "rate")
+    mtu: int | None = option(readers.integer(548, 65_507), None)
+    is_reliable: bool = option(readers.boolean, False, "reliable")
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +275,10 @@ def _check_neighbors(neighbors: tuple[NeighborSettings, ...], file: File) -> Non
             file.problems.error(text, section.line, neighbor.name)
         if section.get("uri") is None:
             file.problems.error("is missing: a neighbor needs its face URI", *file.place("neighbor", "uri", index))
-        elif neighbor.uri and first.setdefault(neighbor.uri, neighbor.name) != neighbor.name:
+        for name in ("mtu", "reliable"):
+            if neighbor.uri and not neighbor.uri.startswith("udp") and section.get(name) is not None:
+                file.problems.warning("has no effect: it is for UDP", *file.place("neighbor", name, index))
+        if neighbor.uri and first.setdefault(neighbor.uri, neighbor.name) != neighbor.name:
             text = f"{neighbor.uri!r} is the neighbor {first[neighbor.uri]!r} already"
             file.problems.warning(text, *file.place("neighbor", "uri", index))
 

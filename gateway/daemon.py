@@ -11,7 +11,7 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -156,7 +156,8 @@ class Gateway:
         settings = self.settings
         self._start_management()
         self.client_endpoint = self.manager.internal("client").endpoint
-        await self.manager.start(settings.forwarder.listen, _neighbors(settings))
+        networks = settings.forwarder.networks if settings.forwarder.discovery else ()
+        await self.manager.start(settings.forwarder.listen, _neighbors(settings), networks)
         self._set_routes()
         self.identity = self.identities.load()
         self._start_monitor()
@@ -256,12 +257,18 @@ class Gateway:
     # --- forwarder
 
     def _start_management(self) -> None:
-        from gateway.forwarder.management import PREFIX, Management
+        from gateway.forwarder.management import PREFIX, REMOTE_PREFIX, KeyRing, Management
 
         face = self.manager.internal("management")
-        self.management = Management(self.forwarder, faces=self.faces)
-        face.endpoint.serve(PREFIX, self.management.on_interest)
-        self.forwarder.fib.add(PREFIX, face.id, 0, "internal")
+        allowed = [names.parse(key) for key in self.settings.forwarder.management_keys]
+        key_ring = KeyRing(allowed, self._known_certificates) if allowed else None
+        self.management = Management(self.forwarder, faces=self.faces, key_ring=key_ring)
+        for prefix in (PREFIX, REMOTE_PREFIX) if allowed else (PREFIX,):
+            face.endpoint.serve(prefix, self.management.on_interest)
+            self.forwarder.fib.add(prefix, face.id, 0, "internal")
+
+    def _known_certificates(self) -> Iterable[bytes]:
+        return self.identity.trust.certificates if self.identity is not None else ()
 
     def _set_routes(self) -> None:
         """Puts the static routes of the configuration into the FIB, in place of those that were there."""
@@ -278,8 +285,9 @@ class Gateway:
             fib.add(self.network.prefix, face.id, CONTROLLER_COST, "controller")
 
     def face_samples(self) -> Sequence[FaceSample]:
-        """The faces as the monitor sees them."""
-        return [_sample(face) for face in self.forwarder.faces.values()]
+        """The faces as the monitor sees them: those with one peer, not the groups that everybody hears."""
+        groups = self.manager.multicast
+        return [_sample(face) for face in self.forwarder.faces.values() if face not in groups]
 
     def distance(self, node: str) -> float:
         """How far a node is by the cheapest route to it; this node itself is nearest, an unknown one farthest."""
@@ -527,7 +535,7 @@ class StoreBlobs:
 
 
 def _neighbors(settings: Settings) -> list[Neighbor]:
-    found = [Neighbor(n.name, n.uri, n.cost, n.rate_bps) for n in settings.neighbors]
+    found = [Neighbor(n.name, n.uri, n.cost, n.rate_bps, n.mtu, n.is_reliable) for n in settings.neighbors]
     if _controller_neighbor(settings) == CONTROLLER_NEIGHBOR and settings.controller is not None:
         found.append(Neighbor(CONTROLLER_NEIGHBOR, settings.controller.uri, CONTROLLER_COST))
     return found

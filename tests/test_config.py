@@ -320,6 +320,14 @@ def test_what_does_not_go_together_is_an_error(tmp_path: Path, text: str, proble
         ("config forwarder 'f'\n\toption disk_cache '1G'\n", "2: warning: f.disk_cache: has no effect without"),
         ("config executor 'e'\n\tlist runtime 'oci'\n", "2: warning: e.runtime: has no effect without"),
         (
+            "config neighbor 'm'\n\toption uri 'tcp4://10.0.0.1:6363'\n\toption reliable '1'\n",
+            "3: warning: m.reliable: has no effect: it is for UDP",
+        ),
+        (
+            "config neighbor 'm'\n\toption uri 'tcp4://10.0.0.1:6363'\n\toption mtu '1200'\n",
+            "3: warning: m.mtu: has no effect: it is for UDP",
+        ),
+        (
             "config neighbor 'n'\n\toption uri 'unix:///x'\nconfig neighbor 'm'\n\toption uri 'unix:///x'\n",
             "4: warning: m.uri: 'unix:///x' is the neighbor 'n' already",
         ),

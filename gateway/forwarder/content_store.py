@@ -161,13 +161,17 @@ class _SortedNames:
 
 
 class ContentStore:
-    """`packets` is for the forwarder's fast lane; everybody else uses `find`."""
+    """`packets` is for the forwarder's fast lane; everybody else uses `find`.
+
+    Nothing new comes in while it is not `is_admitting`, nothing is found while it is not `is_serving`.
+    """
 
     def __init__(self, capacity_bytes: int) -> None:
         self.packets: dict[Name, Stored] = {}
         self._sorted = _SortedNames(self.packets.keys())
         self._bulk, self._control = _Class(), _Class()
         self._pinned = 0
+        self.is_admitting = self.is_serving = True
         self.set_capacity(capacity_bytes)
 
     def set_capacity(self, capacity_bytes: int) -> None:
@@ -207,6 +211,8 @@ class ContentStore:
     ) -> bool:
         """The same for who knows the fields already; `is_plain` as in Stored."""
         packets = self.packets
+        if not self.is_admitting:
+            return False
         old = packets.get(name)
         if old is not None:
             if old.queue is None:
@@ -252,6 +258,8 @@ class ContentStore:
         digest: bytes | None = None,
     ) -> Stored | None:
         """The packet that answers such an Interest; another digest, or stale where fresh is asked, is a miss."""
+        if not self.is_serving:
+            return None
         packet = self.packets.get(name)
         if packet is None or not self._fits(packet, now, must_be_fresh, digest):
             packet = self._find_below(name, now, must_be_fresh) if can_be_prefix and digest is None else None
@@ -259,10 +267,11 @@ class ContentStore:
             packet.is_asked = True
         return packet
 
-    def erase_below(self, prefix: Name) -> int:
-        """Removes what is not pinned below a prefix; how many packets that were."""
+    def erase_below(self, prefix: Name, limit: int | None = None) -> int:
+        """Removes what is not pinned below a prefix, at most `limit` packets; how many that were."""
         found, start, stop = self._sorted.below(prefix)
         doomed = [packet for name in found[start:stop] if (packet := self.packets[name]).queue is not None]
+        doomed = doomed[:limit]
         for packet in doomed:
             self._erase(packet)
         return len(doomed)

@@ -94,7 +94,8 @@ class FastLane:
     def _receive_interests(self, face: Face, buffer: bytes, at: int, now: float) -> int:
         forwarder = self._forwarder
         pit, fib, disk, blobs = forwarder.pit, forwarder.fib, forwarder.disk, forwarder.blobs
-        in_store, pending, hinted = forwarder.content_store.packets, pit.first, self._hinted
+        store, pending, hinted = forwarder.content_store, pit.first, self._hinted
+        in_store = store.packets if store.is_serving else {}
         dead_nonces = forwarder.dead_nonces if len(forwarder.dead_nonces) else None
         lane, touched, end = face.lane, self._touched, len(buffer)
         count = misses = blob_hits = blob_misses = sent = sent_bytes = 0

@@ -8,7 +8,7 @@ Interest bears a ForwardingHint.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -91,6 +91,7 @@ class Forwarder:
         self.disk, self.region, self.blobs = disk, tuple(region), blobs
         self.faces: dict[int, Face] = {}
         self.counters = Counters()
+        self.on_face_removed: Callable[[Face], None] = lambda face: None
         self._last_face_id = 255  # as in NFD: the small numbers are reserved
         self.fast_lane = FastLane(self)
 
@@ -107,6 +108,7 @@ class Forwarder:
         self.fib.remove_face(face.id)
         self.faces.pop(face.id, None)
         face.close()
+        self.on_face_removed(face)
 
     def next_deadline(self) -> float | None:
         return self.pit.next_deadline()

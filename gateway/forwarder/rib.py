@@ -98,11 +98,6 @@ class Rib:
             updates += self._follow(prefix, doomed)
         return updates
 
-    def keep_faces(self, face_ids: Iterable[int]) -> list[FibUpdate]:
-        """Removes every route to a face that is not one of these."""
-        gone = self._of_face.keys() - frozenset(face_ids)
-        return [update for face_id in sorted(gone) for update in self.remove_face(face_id)]
-
     def next_deadline(self) -> float | None:
         """When the next route ends by itself."""
         heap = self._expiries

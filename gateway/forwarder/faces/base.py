@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 
 from gateway.forwarder import packet
@@ -35,6 +36,9 @@ class Face:
 
     is_local = False
     local_fields = False
+    # Fixed at a face's birth: whether it repeats what is lost, and whether it marks what waits long.
+    is_reliable = False
+    is_marking = False
 
     def __init__(self, uri: str, local_uri: str = "", neighbor: str = "") -> None:
         self.id = 0
@@ -45,6 +49,8 @@ class Face:
         # Interests that we sent there and that are not answered, and those from there that we have not answered.
         self.outstanding = 0
         self.waiting = 0
+        # The socket of a face that has one of its own, for who asks the kernel about its other end.
+        self.peer_socket: socket.socket | None = None
 
     def transmit(self, wire: bytes, bulk: bool) -> None:
         raise NotImplementedError

@@ -73,7 +73,7 @@ class DatagramFace(Face):
         is_reliable: bool = False,
     ) -> None:
         super().__init__(uri, local_uri, neighbor)
-        self.address = address
+        self.address, self.is_reliable, self.is_marking = address, is_reliable, True
         self.link = LinkCounters()
         self.limits: FaceLimits | None = None
         self._channel = channel

@@ -55,14 +55,15 @@ class StreamFace(Face):
 
     def attach(self, transport: asyncio.Transport) -> None:
         self.transport, self.up = transport, True
-        self._descriptor = transport.get_extra_info("socket").fileno()
+        self.peer_socket = transport.get_extra_info("socket")
+        self._descriptor = self.peer_socket.fileno()
 
     def greet(self) -> None:
         """Says that a gateway is at this end; before anything else is sent on a connection that it made."""
         self._write(GREETING)
 
     def detach(self) -> None:
-        self.transport, self.up = None, False
+        self.transport, self.peer_socket, self.up = None, None, False
         self._outgoing.clear()
 
     def close(self) -> None:

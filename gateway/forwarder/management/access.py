@@ -115,14 +115,8 @@ def may_manage(face: Face) -> bool:
 
 
 def credentials_of(face: Face) -> Credentials | None:
-    """What the kernel says of a unix socket's other end; None for a face that is none.
-
-    A face offers it as `peer_socket`, or has an asyncio transport that does.
-    """
-    peer = getattr(face, "peer_socket", None)
-    transport = getattr(face, "transport", None)
-    if peer is None and transport is not None:
-        peer = transport.get_extra_info("socket")
+    """What the kernel says of a unix socket's other end; None for a face that is none."""
+    peer = face.peer_socket
     if peer is None or peer.family != socket.AF_UNIX:
         return None
     try:

@@ -9,7 +9,7 @@ from gateway.forwarder.forwarder import Forwarder
 from gateway.forwarder.management import encoding
 from gateway.forwarder.management.encoding import ControlParameters, uint
 from gateway.forwarder.management.module import Command, Dataset, Request, no_arguments
-from gateway.forwarder.management.status_codes import BAD_PARAMETERS, CONFLICT, Refused
+from gateway.forwarder.management.status_codes import BAD_PARAMETERS, Refused
 from gateway.forwarder.packet import MAX_PACKET_BYTES
 from gateway.protocol.names import Name, tlv
 
@@ -40,19 +40,12 @@ class ContentStoreModule:
                 BAD_PARAMETERS, f"a capacity of {asked.capacity} packets of {PACKET_BYTES} bytes is too large"
             )
         if asked.mask is not None and asked.flags is not None:
-            self._switch(store, asked.flags, asked.mask)
+            for bit, switch in _SWITCHES.items():
+                if asked.mask & bit:
+                    setattr(store, switch, bool(asked.flags & bit))
         if asked.capacity is not None:
             store.set_capacity(asked.capacity * PACKET_BYTES)
         return ControlParameters(capacity=_capacity(store), flags=_flags(store))
-
-    @staticmethod
-    def _switch(store: ContentStore, flags: int, mask: int) -> None:
-        changed = {bit: bool(flags & bit) for bit in _SWITCHES if mask & bit and (flags ^ _flags(store)) & bit}
-        for bit in changed:
-            if not hasattr(store, _SWITCHES[bit]):
-                raise Refused(CONFLICT, "this content store always admits and serves; a capacity of 0 keeps nothing")
-        for bit, wanted in changed.items():
-            setattr(store, _SWITCHES[bit], wanted)
 
     def _erase(self, request: Request) -> ControlParameters:
         prefix, limit = request.parameters.name, request.parameters.count
@@ -60,9 +53,7 @@ class ContentStoreModule:
             raise Refused(BAD_PARAMETERS, "a Name is missing")
         if limit == 0:
             raise Refused(BAD_PARAMETERS, "a Count of 0 erases nothing")
-        if limit is not None:
-            raise Refused(BAD_PARAMETERS, "a Count is not supported: everything below the prefix is erased")
-        return ControlParameters(name=prefix, count=self._forwarder.content_store.erase_below(prefix))
+        return ControlParameters(name=prefix, count=self._forwarder.content_store.erase_below(prefix, limit))
 
     def _info(self, argument: Name) -> Iterator[bytes]:
         no_arguments(argument)
@@ -82,4 +73,4 @@ def _capacity(store: ContentStore) -> int:
 
 
 def _flags(store: ContentStore) -> int:
-    return sum(bit for bit, name in _SWITCHES.items() if getattr(store, name, True))
+    return sum(bit for bit, name in _SWITCHES.items() if getattr(store, name))

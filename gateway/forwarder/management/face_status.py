@@ -15,7 +15,7 @@ NON_LOCAL, LOCAL = 0, 1
 POINT_TO_POINT, MULTI_ACCESS = 0, 1
 CREATED, DESTROYED, UP, DOWN = 1, 2, 3, 4
 
-# Bits of a face's flags, and the attribute (a bool) of a face that has the feature.
+# Bits of a face's flags, and the attribute that tells whether it is on; all but the first are as the face was made.
 FLAGS = {1: "local_fields", 2: "is_reliable", 4: "is_marking"}
 FLAG_NAMES = {1: "local fields", 2: "reliability", 4: "congestion marking"}
 
@@ -44,7 +44,7 @@ def link_type(face: Face) -> int:
 
 
 def flags(face: Face) -> int:
-    return sum(bit for bit, name in FLAGS.items() if getattr(face, name, False))
+    return sum(bit for bit, name in FLAGS.items() if getattr(face, name))
 
 
 def mtu(face: Face) -> int | None:

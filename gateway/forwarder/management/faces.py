@@ -112,16 +112,16 @@ class FacesModule:
         )
 
     def _switch(self, face: Face, asked: ControlParameters) -> None:
-        """Turns features on and off; one that the face has not can only stay off."""
+        """Turns local fields on and off; other features are as they are, and only asking for that is right."""
         flags, mask = asked.flags or 0, asked.mask or 0
         for bit, name in FLAGS.items():
             wanted = bool(flags & bit)
-            if not mask & bit or wanted == bool(getattr(face, name, False)):
+            if not mask & bit or wanted == getattr(face, name):
                 continue
-            if not hasattr(face, name) or (bit == _LOCAL_FIELDS and not face.is_local):
+            if bit != _LOCAL_FIELDS or not face.is_local:
                 refusal = ControlParameters(flags=flags & bit, mask=bit)
-                raise Refused(CONFLICT, f"face {face.id} has no {FLAG_NAMES[bit]}", refusal)
-            setattr(face, name, wanted)
+                raise Refused(CONFLICT, f"face {face.id} can't change its {FLAG_NAMES[bit]}", refusal)
+            face.local_fields = wanted
 
     def _destroy(self, request: Request) -> ControlParameters:
         """A face that is not there is as good as destroyed."""

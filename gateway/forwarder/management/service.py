@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from gateway.forwarder import rib
+from gateway.forwarder.faces.base import Face
 from gateway.forwarder.forwarder import Forwarder
 from gateway.forwarder.management.access import Access, KeyRing
 from gateway.forwarder.management.command import Asked
@@ -21,7 +22,6 @@ from gateway.forwarder.management.rib import RibModule
 from gateway.forwarder.management.status import StatusModule
 from gateway.forwarder.management.strategy_choice import StrategyChoiceModule
 from gateway.forwarder.rib import Rib
-from gateway.forwarder.strategy_choice import StrategyChoice
 from gateway.protocol import keys, names
 from gateway.protocol.names import Name
 
@@ -42,8 +42,8 @@ def _unix_ms() -> int:
 class Management:
     """Serves `PREFIX`, and `REMOTE_PREFIX` where keys may manage; its face must have local fields, to know who asks.
 
-    `strategies` is the table that the forwarder chooses strategies by, `faces` makes and removes faces, `key_ring`
-    holds the keys that may register over the network; each may be left out. `clock` is monotonic time.
+    `faces` makes and removes faces, `key_ring` holds the keys that may register over the network; either may be left
+    out. `clock` is monotonic time.
     """
 
     def __init__(
@@ -51,7 +51,6 @@ class Management:
         forwarder: Forwarder,
         *,
         faces: FaceControl | None = None,
-        strategies: StrategyChoice | None = None,
         key_ring: KeyRing | None = None,
         clock: Callable[[], float] = time.monotonic,
         unix_ms: Callable[[], int] = _unix_ms,
@@ -59,19 +58,19 @@ class Management:
         self._forwarder, self._clock = forwarder, clock
         self.rib = Rib()
         self.events = FaceEvents()
-        self.strategies = strategies or getattr(forwarder, "strategies", None) or StrategyChoice()
         started_ms = unix_ms()
         modules: dict[str, Module] = {
             "rib": RibModule(forwarder, self.rib, clock),
             "faces": FacesModule(forwarder, faces),
             "fib": FibModule(forwarder),
             "cs": ContentStoreModule(forwarder),
-            "strategy-choice": StrategyChoiceModule(self.strategies),
+            "strategy-choice": StrategyChoiceModule(forwarder.strategies),
             "status": StatusModule(forwarder, unix_ms, started_ms),
         }
         self._dispatcher = Dispatcher(forwarder, modules, Access(key_ring, started_ms), unix_ms)
         self._timer: asyncio.TimerHandle | None = None
         self._looking: asyncio.Task[None] | None = None
+        forwarder.on_face_removed = self._end_routes
 
     @property
     def refused(self) -> int:
@@ -90,18 +89,15 @@ class Management:
 
     # --- time
 
-    def on_faces_changed(self) -> None:
-        """A face came, went, rose or fell: routes to faces that are gone end, and who waits for events is told."""
-        rib.apply(self.rib.keep_faces(self._forwarder.faces), self._forwarder.fib)
-        if self.events.is_awaited:
-            self.events.look(self._forwarder.faces.values())
+    def _end_routes(self, face: Face) -> None:
+        """What a face that is gone had registered ends, and with it what it captured."""
+        rib.apply(self.rib.remove_face(face.id), self._forwarder.fib)
 
     def next_deadline(self) -> float | None:
         return self.rib.next_deadline()
 
     def on_timer(self, now: float) -> None:
-        """Ends the routes whose time is over, or whose face is gone."""
-        rib.apply(self.rib.keep_faces(self._forwarder.faces), self._forwarder.fib)
+        """Ends the routes whose time is over."""
         rib.apply(self.rib.on_timer(now), self._forwarder.fib)
 
     def _arm(self) -> None:

@@ -160,7 +160,7 @@ def test_the_socket_tells_who_may(monkeypatch: Any, user_id: int, group_id: int,
         access.pwd, "getpwuid", lambda uid: SimpleNamespace(pw_name="ndn-user" if uid == 777 else "nobody")
     )
     managed = Managed()
-    managed.app.peer_socket = peer(user_id, group_id)  # type: ignore[attr-defined]
+    managed.app.peer_socket = peer(user_id, group_id)
     reply = managed.command("rib", "register", name="/p")
     assert reply["status_code"] == (200 if may else 403)
     assert (managed.hops("/p/x") != []) is may
@@ -170,7 +170,7 @@ def test_credentials_are_those_of_a_real_socket(tmp_path: Path) -> None:
     """The kernel names the user at the other end of a unix socket; a closed socket has nobody who may manage."""
     ours, theirs = socket.socketpair(socket.AF_UNIX)
     managed = Managed()
-    managed.app.peer_socket = ours  # type: ignore[attr-defined]
+    managed.app.peer_socket = ours
     found = access.credentials_of(managed.app)
     assert found is not None and found.user_id == os.geteuid() and os.getegid() in found.group_ids
     theirs.close()

@@ -17,7 +17,6 @@ from gateway.forwarder.management.content_store import PACKET_BYTES
 from gateway.forwarder.management.face_control import ManagedFaces
 from gateway.forwarder.management.faces import FaceRefused
 from gateway.forwarder.packet import decode_interest
-from gateway.forwarder.strategy_choice import StrategyChoice
 from gateway.protocol import names
 from tests.forwarder.management.commands import UNIX_MS, Managed, command_v3
 from tests.forwarder.topology import data
@@ -90,20 +89,28 @@ def test_the_content_store_s_capacity_and_figures() -> None:
 
 
 def test_the_store_s_switches() -> None:
-    """A store that can stop admitting or serving is told so; one that can't says it, and stays as it is."""
+    """A store that stops admitting keeps what it has, one that stops serving gives none of it out."""
     managed = Managed()
-    reply = managed.command("cs", "config", flags=0, mask=1)
-    assert reply["status_code"] == 409 and managed.command("cs", "config", flags=1, mask=1)["flags"] == 3
-    managed.forwarder.content_store.is_admitting = True  # type: ignore[attr-defined]
+    store(managed, "/p/1")
+    held, consumer = managed.forwarder.content_store, managed.node.app()
     reply = managed.command("cs", "config", flags=0, mask=1)
     assert (reply["status_code"], reply["flags"]) == (200, 2)
-    assert managed.forwarder.content_store.is_admitting is False  # type: ignore[attr-defined]
+    store(managed, "/p/2")
+    assert held.find(names.parse("/p/1"), 0.0) and not held.find(names.parse("/p/2"), 0.0)
+    assert managed.command("cs", "config", flags=1, mask=3)["flags"] == 1
+    hits = managed.forwarder.counters.hits
+    consumer.ask("/p/1")
+    assert managed.forwarder.counters.hits == hits and not held.find(names.parse("/p/1"), 0.0)
+    assert managed.command("cs", "config", flags=2, mask=2)["flags"] == 3
+    consumer.ask("/p/1")
+    assert managed.forwarder.counters.hits == hits + 1
 
 
 def test_erasing_below_a_prefix() -> None:
-    """What is below the prefix goes, the rest stays, and the reply counts."""
+    """What is below the prefix goes, no more than was asked for, the rest stays, and the reply counts."""
     managed = Managed()
-    store(managed, "/p/1", "/p/2", "/q/1")
+    store(managed, "/p/1", "/p/2", "/p/3", "/q/1")
+    assert managed.command("cs", "erase", name="/p", count=1)["count"] == 1
     reply = managed.command("cs", "erase", name="/p")
     assert [reply[field] for field in ("status_code", "count")] == [200, 2] and uri(reply["name"]) == "/p"
     assert len(managed.forwarder.content_store) == 1
@@ -132,8 +139,8 @@ def test_store_commands_that_make_no_sense(verb: str, parameters: dict[str, Any]
 
 def test_strategies_are_chosen_listed_and_unset() -> None:
     """The reply and the list have the strategy's versioned name; the table that the forwarder reads has it at once."""
-    table = StrategyChoice()
-    managed = Managed(strategies=table)
+    managed = Managed()
+    table = managed.forwarder.strategies
     reply = managed.command("strategy-choice", "set", name="/p", strategy="/localhost/nfd/strategy/asf")
     assert reply["status_code"] == 200 and uri(reply["name"]) == "/p"
     assert uri(reply["strategy"].name) == "/localhost/nfd/strategy/asf/v=5"
@@ -164,7 +171,7 @@ def test_strategies_that_are_refused(verb: str, parameters: dict[str, Any], stat
     """Unknown strategies, missing parameters and the root's removal change nothing."""
     managed = Managed()
     assert managed.command("strategy-choice", verb, **parameters)["status_code"] == status
-    assert list(managed.management.strategies) == [(b"", "best-route")]
+    assert list(managed.forwarder.strategies) == [(b"", "best-route")]
 
 
 # --- status

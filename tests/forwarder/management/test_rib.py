@@ -130,7 +130,6 @@ def test_the_routes_of_a_face_that_is_gone_end() -> None:
     managed.ask(command_v3("rib", "register", name="/p"), other)
     managed.command("rib", "register", name="/p/a")
     managed.forwarder.remove_face(other)
-    managed.management.on_faces_changed()
     assert [prefix for prefix, _ in managed.management.rib] == [names.parse("/p/a")]
     assert managed.hops("/p/a/x") == [(managed.app.id, 0)]
 
