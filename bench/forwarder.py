@@ -93,12 +93,15 @@ class Figure:
 
 
 def hits(
-    face: str, content_bytes: int, window: int, packets: int, is_full: bool = False
+    face: str, content_bytes: int, window: int, packets: int, is_full: bool = False, cores: int | None = None
 ) -> Callable[[Scale], list[Run]]:
-    """Interests that the content store answers; what is in it came by admission, and its producer is gone."""
+    """Interests that the content store answers; what is in it came by admission, and its producer is gone.
+
+    `cores` are those that the gateway and the load share, all of the machine's without it.
+    """
 
     def run(scale: Scale) -> list[Run]:
-        with gateways.one_gateway() as gateway:
+        with measure.on_cores(cores), gateways.one_gateway() as gateway:
             gateways.populate(gateway, PREFIX, content_bytes, CACHED)
             options = {"count": scale.count(packets), "cached": CACHED, "window": window, "full": is_full}
             return [_cost(gateway, face, content_bytes, **options) for _ in range(scale.runs)]
@@ -205,7 +208,24 @@ ROWS = (
         hits("unix", 1300, 64, 400_000, is_full=True),
     ),
     Row("hit-unix-8000", "hit, unix, window 64, 8000 B", "µs", 8, "12–18", "17", hits("unix", 8000, 64, 200_000)),
-    Row("hit-unix-window-1", "hit, unix, window 1, 1300 B", "µs", 30, "39–81", "52–57", hits("unix", 1300, 1, 30_000)),
+    Row(
+        "hit-unix-window-1",
+        "hit, unix, window 1, 1300 B, on one core",
+        "µs",
+        30,
+        "39–81",
+        "52–57",
+        hits("unix", 1300, 1, 30_000, cores=1),
+    ),
+    Row(
+        "hit-unix-window-1-apart",
+        "the same, consumer on a core of its own",
+        "µs",
+        30,
+        "39–81",
+        "52–57",
+        hits("unix", 1300, 1, 30_000, cores=2),
+    ),
     Row("hit-tcp-1300", "hit, TCP, window 64, 1300 B", "µs", 4, "14", "19", hits("tcp", 1300, 64, 400_000)),
     Row("hit-udp-1300", "hit, UDP in trains, window 64, 1300 B", "µs", 6, "40", "53", hits("udp", 1300, 64, 400_000)),
     Row("miss-unix-1300", "miss, unix to unix, window 64, 1300 B", "µs", 16, "64–76", "33–45", misses(1300, 100_000)),

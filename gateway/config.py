@@ -275,8 +275,8 @@ def _check_neighbors(neighbors: tuple[NeighborSettings, ...], file: File) -> Non
             file.problems.error(text, section.line, neighbor.name)
         if section.get("uri") is None:
             file.problems.error("is missing: a neighbor needs its face URI", *file.place("neighbor", "uri", index))
-        for name in ("mtu", "reliable"):
-            if neighbor.uri and not neighbor.uri.startswith("udp") and section.get(name) is not None:
+        for name, is_set in (("mtu", neighbor.mtu is not None), ("reliable", neighbor.is_reliable)):
+            if is_set and neighbor.uri and not neighbor.uri.startswith("udp"):
                 file.problems.warning("has no effect: it is for UDP", *file.place("neighbor", name, index))
         if neighbor.uri and first.setdefault(neighbor.uri, neighbor.name) != neighbor.name:
             text = f"{neighbor.uri!r} is the neighbor {first[neighbor.uri]!r} already"
