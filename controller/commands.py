@@ -16,11 +16,13 @@ from typing import Any
 
 from controller import control, workspace
 from controller.control import NotRunning
-from controller.errors import ControllerError
+from controller.errors import ControllerError, RepositoryInUse
 from controller.settings import Settings
 
 # Below this no bar is drawn: it would be gone before it is seen.
 PROGRESS_FROM_BYTES = 16 << 20
+# How long a controller on a small machine takes to start.
+START_PATIENCE_S = 10.0
 
 
 # --- commands that write -------------------------------------------------------------------------------------
@@ -140,12 +142,27 @@ def publish(arguments: argparse.Namespace) -> int:
         Platform.parse(arguments.platform)
     request = {"path": str(path), "name": arguments.name, "platform": arguments.platform, "raw": arguments.raw}
     with _progress(path, arguments.json) as progress:
-        try:
-            result = control.ask(workspace.control_path(settings), {"command": "publish"} | request, progress)
-        except NotRunning:
-            result = _publish_here(settings, request, progress)
+        result = _publish(settings, request, progress)
     _print_rows(arguments, result, lambda: _print_published(result))
     return 0
+
+
+def _publish(settings: Settings, request: dict[str, Any], progress: control.Report | None) -> dict[str, Any]:
+    """By the daemon where one runs; one that is starting has the repository before it answers."""
+    deadline = time.monotonic() + START_PATIENCE_S
+    while True:
+        try:
+            found: dict[str, Any] = control.ask(
+                workspace.control_path(settings), {"command": "publish"} | request, progress
+            )
+            return found
+        except NotRunning:
+            try:
+                return _publish_here(settings, request, progress)
+            except RepositoryInUse:
+                if time.monotonic() >= deadline:
+                    raise
+        time.sleep(0.1)
 
 
 def _publish_here(settings: Settings, request: dict[str, Any], progress: control.Report | None) -> dict[str, Any]:

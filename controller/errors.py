@@ -15,3 +15,7 @@ class ImageError(ControllerError):
 
 class SpecificationError(ControllerError):
     """A service file that does not say what may run."""
+
+
+class RepositoryInUse(ControllerError):
+    """Another process writes into the repository."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from controller import settings as configuration
 from controller.authority import Authority, make_private
-from controller.errors import ControllerError
+from controller.errors import ControllerError, RepositoryInUse
 from controller.repository.publication import Repository
 from controller.settings import Settings
 from controller.store import Store
@@ -83,7 +83,7 @@ def open_repository(settings: Settings, blobs: BlobStore, store: Store) -> Repos
 
 @contextlib.contextmanager
 def repository_lock(settings: Settings) -> Iterator[None]:
-    """Only one process may write into the repository; raises ControllerError when another does."""
+    """Only one process may write into the repository; raises RepositoryInUse when another does."""
     path = settings.state_dir / "repository.lock"
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -93,6 +93,6 @@ def repository_lock(settings: Settings) -> Iterator[None]:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError as error:
-        raise ControllerError(f"{path} is held: another picasso-controller uses this repository") from error
+        raise RepositoryInUse(f"{path} is held: another picasso-controller uses this repository") from error
     finally:
         os.close(handle)

@@ -395,3 +395,16 @@ def test_second_daemon_on_the_same_state_is_refused(home: Home) -> None:
     ):
         assert second.wait(20) == 1
         assert second.stderr is not None and b"repository.lock is held" in second.stderr.read()
+
+
+def test_publishing_waits_for_a_daemon_that_is_starting(tmp_path: Path, home: Home) -> None:
+    """While somebody holds the repository and nobody answers, publishing waits; then it goes on by itself."""
+    (tmp_path / "file").write_bytes(b"content")
+    command = ("controller", "publish", "--raw", str(tmp_path / "file"), "--config", str(home.settings.path))
+    with contextlib.ExitStack() as starting:
+        starting.enter_context(workspace.repository_lock(home.settings))
+        with process(*command) as publishing:
+            time.sleep(2.0)
+            assert publishing.poll() is None, publishing.communicate()[1].decode()
+            starting.close()
+            assert publishing.wait(20) == 0

@@ -161,7 +161,8 @@ def test_what_fails_verification_is_visible_and_changes_nothing(network: Network
 def test_controller_in_a_blackout(network: Network, make_gateway: Make) -> None:
     """A member that starts with its network gone is a member all the same, with the last decision in force."""
     gateway = member(network, make_gateway, "far")
-    wait_for(lambda: is_enrolled(gateway) and gateway.ask("status")["decision"], what="a decision")
+    stored = gateway.directory / "state" / "decision" / "decision.cbor"
+    wait_for(lambda: is_enrolled(gateway) and gateway.ask("status")["decision"] and stored.exists(), what="a decision")
     gateway.stop(9)
     network.stop()
     with socket.socket() as probe:
