@@ -160,6 +160,8 @@ class Gateway:
         await self.manager.start(settings.forwarder.listen, _neighbors(settings), networks)
         self._set_routes()
         self.identity = self.identities.load()
+        if settings.forwarder.management_keys and self.identity is None and not settings.gateway.token:
+            self.problems["forwarder.management_key"] = "no member of a network: no certificate is known here"
         self._start_monitor()
         if self.identity is not None:
             self._join(self.identity)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -206,3 +210,28 @@ def test_a_remote_application_fetches_but_may_not_register(gateways: tuple[Gatew
         assert not [row for row in a.ask("routes") if "stolen" in row["prefix"]]
 
     asyncio.run(asyncio.wait_for(work(), 20))
+
+
+def test_python_ndn_s_own_management_tool(make_gateway: Make, tmp_path: Path) -> None:
+    """`pynfdc`, which signs whatever it sends, reads every dataset, and makes, lists and removes a face."""
+    gateway = make_gateway("a")
+    gateway.start()
+    tools = Path(sys.executable).parent
+    environment = os.environ | {"HOME": str(tmp_path), "NDN_CLIENT_TRANSPORT": f"unix://{gateway.unix}"}
+
+    def run(tool: str, *arguments: str) -> str:
+        done = subprocess.run(
+            [tools / tool, *arguments], env=environment, capture_output=True, text=True, timeout=30, check=False
+        )
+        assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+        return done.stdout
+
+    run("pyndnsec", "Init-Pib")
+    assert "picasso-gateway" in run("pynfdc", "Get-Status")
+    assert "/localhop/picasso/hello" in run("pynfdc", "Get-Route")
+    assert "/localhost/nfd/strategy/best-route" in run("pynfdc", "Get-Strategy")
+    remote = f"udp4://{gateway.address}:6399"
+    assert "200 OK" in run("pynfdc", "New-Face", remote)
+    assert remote in run("pynfdc", "Get-Face")
+    assert "200 OK" in run("pynfdc", "Remove-Face", remote)
+    assert remote not in run("pynfdc", "Get-Face")

@@ -51,7 +51,9 @@ class Dispatcher:
             module, verb = names.text(parts[0]), names.text(parts[1])
             known = self._modules.get(module)
             if known is not None and verb in known.datasets and not is_remote:
-                return self._dataset(interest, known, verb, b"".join(parts[2:]))
+                # Who signs the Interest for a dataset has a digest in its name; that is no argument.
+                argument = b"".join(part for part in parts[2:] if part[0] != names.PARAMETERS_DIGEST)
+                return self._dataset(interest, known, verb, argument)
             return self._command(interest, module, verb, parts[2:], is_remote, now)
         except Refused as refusal:
             return self._refuse(interest.name, refusal)
@@ -85,7 +87,8 @@ class Dispatcher:
         if key in self._replies or key in self._pending:
             return self._replies.get(key)
         self._check(face, signature, is_remote)
-        log.info("%s/%s %s by face %d (%s)", module, verb, names.to_uri(parameters.name or b""), face.id, face.uri)
+        about = names.to_uri(parameters.name) if parameters.name is not None else parameters.uri or ""
+        log.info("%s/%s %s by face %d (%s)", module, verb, about, face.id, face.uri)
         keep = key if signature is not None and _is_unique(signature) else None
         try:
             result = known.commands[verb](Request(parameters, face, now, is_remote))
@@ -128,12 +131,13 @@ class Dispatcher:
 
     def _refuse(self, name: Name, refusal: Refused) -> bytes | None:
         self.refused += 1
-        log.info("%s is refused: %d %s", names.to_uri(name)[:200], refusal.status, refusal.reason)
+        command = b"".join(names.components(name)[:4])
+        log.info("%s is refused: %d %s", names.to_uri(command)[:200], refusal.status, refusal.reason)
         return _data(name, refusal.status, refusal.reason, refusal.body)
 
 
 def _parameters(trailing: list[bytes]) -> ControlParameters:
-    if not trailing:
+    if not trailing or trailing[0][0] == names.PARAMETERS_DIGEST:
         raise Refused(BAD_PARAMETERS, "the parameters are missing")
     return decode_parameters(names.value(trailing[0]))
 

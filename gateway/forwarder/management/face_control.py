@@ -48,11 +48,13 @@ class ManagedFaces:
         """The local URIs of the sockets that are listened on."""
         return [uri_of(kind.rstrip("46"), (host, port)) for kind, host, port in self._manager.listening]
 
-    async def create(self, uri: str, mtu: int | None = None) -> Face:
+    async def create(self, uri: str, mtu: int | None = None, is_reliable: bool = False) -> Face:
         """The face to a new neighbour, which is dialled again whenever its connection breaks; raises FaceRefused."""
         if len(self._created) >= CREATED_MAX:
             raise FaceRefused(f"{CREATED_MAX} faces were made on request, which is the limit; destroy one first")
-        self._created[uri] = Neighbor(uri, uri, mtu=mtu)
+        if uri in self.channels():
+            raise FaceRefused(f"{uri} is this gateway itself")
+        self._created[uri] = Neighbor(uri, uri, mtu=mtu, is_reliable=is_reliable)
         self.apply()
         for _ in range(int(_PATIENCE_S / _LOOK_S)):
             face = self._manager.face_of(uri)

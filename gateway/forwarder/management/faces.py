@@ -8,6 +8,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from gateway.forwarder.faces.base import Face
+from gateway.forwarder.faces.link import MIN_MTU_BYTES
 from gateway.forwarder.forwarder import Forwarder
 from gateway.forwarder.management import encoding, face_status
 from gateway.forwarder.management.encoding import ControlParameters, text
@@ -29,9 +30,9 @@ from gateway.protocol.names import Name, tlv
 
 _SCHEMES = {"tcp4": 4, "tcp6": 6, "udp4": 4, "udp6": 6}
 _CHANNEL_STATUS = 0x82
-_LOCAL_FIELDS = 1
-# What NFD takes: below it headers outweigh what they carry, above it no datagram goes.
-MTU_MIN_BYTES, MTU_MAX_BYTES = 64, 65_507
+_LOCAL_FIELDS, _RELIABILITY, _MARKING = 1, 2, 4
+# Above this no datagram goes.
+MTU_MAX_BYTES = 65_507
 
 
 class FaceRefused(Exception):
@@ -44,7 +45,7 @@ class FaceControl(Protocol):
     def channels(self) -> Sequence[str]:
         """The local URIs of the sockets that it listens on."""
 
-    async def create(self, uri: str, mtu: int | None) -> Face:
+    async def create(self, uri: str, mtu: int | None, is_reliable: bool) -> Face:
         """A face that is dialled again whenever it breaks; `mtu` is bytes of UDP payload. Raises FaceRefused."""
 
     def destroy(self, face: Face) -> None:
@@ -73,12 +74,11 @@ class FacesModule:
             raise Refused(NOT_ACCEPTABLE, "a face that is created is persistent or permanent, not on demand")
         if (asked.persistency or 0) > PERMANENT:
             raise Refused(BAD_PARAMETERS, f"persistency {asked.persistency} is not known")
-        if asked.mtu is not None and not MTU_MIN_BYTES <= asked.mtu <= MTU_MAX_BYTES:
-            raise Refused(BAD_PARAMETERS, f"an MTU of {asked.mtu} is not from {MTU_MIN_BYTES} to {MTU_MAX_BYTES} bytes")
+        if asked.mtu is not None and not MIN_MTU_BYTES <= asked.mtu <= MTU_MAX_BYTES:
+            raise Refused(BAD_PARAMETERS, f"an MTU of {asked.mtu} is not from {MIN_MTU_BYTES} to {MTU_MAX_BYTES} bytes")
         if asked.local_uri is not None:
             raise Refused(NOT_ACCEPTABLE, "a LocalUri can't be chosen: a face starts from an address listened on")
-        if (asked.flags or 0) & (asked.mask or 0) & _LOCAL_FIELDS:
-            raise Refused(CONFLICT, "local fields are for faces on this machine")
+        _check_new(uri, asked)
         if self._control is None:
             raise Refused(NOT_SUPPORTED, "this forwarder makes no faces on request")
         existing = next((face for face in self._forwarder.faces.values() if face.uri == uri), None)
@@ -88,10 +88,9 @@ class FacesModule:
 
     async def _make(self, control: FaceControl, uri: str, asked: ControlParameters) -> ControlParameters:
         try:
-            face = await control.create(uri, asked.mtu)
+            face = await control.create(uri, asked.mtu, _wants(asked, _RELIABILITY))
         except FaceRefused as error:
             raise Refused(FAILED, str(error)) from error
-        self._switch(face, asked)
         return _description(face)
 
     def _update(self, request: Request) -> ControlParameters:
@@ -103,6 +102,9 @@ class FacesModule:
         if asked.persistency is not None and asked.persistency != face_status.persistency(face):
             refusal = ControlParameters(persistency=asked.persistency)
             raise Refused(CONFLICT, "the persistency of a face can't be changed", refusal)
+        if asked.mtu is not None and asked.mtu != face_status.mtu(face):
+            refusal = ControlParameters(mtu=asked.mtu)
+            raise Refused(CONFLICT, "the MTU of a face can't be changed; destroy it and create it with that", refusal)
         self._switch(face, asked)
         return ControlParameters(
             face_id=face.id,
@@ -173,6 +175,21 @@ def _description(face: Face) -> ControlParameters:
         mtu=face_status.mtu(face),
         flags=face_status.flags(face),
     )
+
+
+def _wants(asked: ControlParameters, bit: int) -> bool:
+    return bool((asked.flags or 0) & (asked.mask or 0) & bit)
+
+
+def _check_new(uri: str, asked: ControlParameters) -> None:
+    """Raises Refused where a new face can't have the switches that are asked for."""
+    if _wants(asked, _LOCAL_FIELDS):
+        raise Refused(CONFLICT, "local fields are for faces on this machine")
+    is_datagram = uri.startswith("udp")
+    if _wants(asked, _RELIABILITY) and not is_datagram:
+        raise Refused(CONFLICT, "reliability is for UDP: a stream loses nothing")
+    if (asked.mask or 0) & _MARKING and _wants(asked, _MARKING) != is_datagram:
+        raise Refused(CONFLICT, "congestion marking is on for UDP and off for streams")
 
 
 def _check_switches(asked: ControlParameters) -> None:

@@ -96,7 +96,7 @@ def test_face_creation_as_nfdc_asks_for_it() -> None:
         def channels(self) -> list[str]:
             return []
 
-        async def create(self, uri: str, mtu: int | None) -> Any:
+        async def create(self, uri: str, mtu: int | None, is_reliable: bool) -> Any:
             self.asked.append((uri, mtu))
             return managed.app
 

@@ -209,3 +209,11 @@ def test_who_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         await asyncio.gather(*waiting)
 
     asyncio.run(work())
+
+
+def test_a_signed_interest_gets_a_dataset_too() -> None:
+    """A client that signs whatever it sends has a digest in the name; it is told the same as others."""
+    managed = Managed()
+    for verb in ("faces/list", "rib/list", "fib/list", "cs/info", "strategy-choice/list", "status/general"):
+        uri = f"/localhost/nfd/{verb}"
+        assert managed.fetch_signed(uri)[:1] == managed.fetch(uri)[:1] != b""

@@ -206,11 +206,12 @@ class Control:
     def channels(self) -> list[str]:
         return ["tcp4://127.0.0.1:6363", "udp6://[::]:6363"]
 
-    async def create(self, remote: str, mtu: int | None) -> Face:
+    async def create(self, remote: str, mtu: int | None, is_reliable: bool) -> Face:
         if ":1" in remote.rpartition("]")[2]:
             raise FaceRefused("no route there")
         face = Face(remote, "tcp4://127.0.0.1:5000", remote)
         face.mtu = mtu  # type: ignore[attr-defined]
+        face.is_reliable = is_reliable
         self.managed.forwarder.add_face(face)
         return face
 
@@ -263,6 +264,8 @@ def test_a_face_is_created_and_destroyed() -> None:
         ({"uri": "tcp4://127.0.0.1:6363", "mtu": 20}, 400),
         ({"uri": "tcp4://127.0.0.1:6363", "flags": 1}, 400),
         ({"uri": "tcp4://127.0.0.1:6363", "flags": 1, "mask": 1}, 409),
+        ({"uri": "tcp4://127.0.0.1:6363", "flags": 2, "mask": 2}, 409),
+        ({"uri": "udp4://127.0.0.1:6363", "flags": 0, "mask": 4}, 409),
         ({"uri": "tcp4://127.0.0.1:6363", "local_uri": "tcp4://127.0.0.1:1"}, 406),
         ({"uri": "tcp4://127.0.0.1:6363", "face_persistency": nfd.FacePersistency.ON_DEMAND}, 406),
         ({"uri": "tcp4://127.0.0.1:1"}, 504),
@@ -274,6 +277,13 @@ def test_faces_that_are_not_created(parameters: dict[str, Any], status: int) -> 
     reply = managed.command("faces", "create", **parameters)
     assert reply["status_code"] == status and len(reply["status_text"]) > 10
     assert len(managed.forwarder.faces) == 2
+
+
+def test_a_face_is_created_reliable() -> None:
+    """Lost datagrams are sent again on a UDP face that was asked for so, and the reply says it."""
+    managed, _ = with_faces()
+    reply = managed.command("faces", "create", uri="udp4://127.0.0.1:9999", flags=2, mask=2)
+    assert (reply["status_code"], reply["flags"]) == (200, 2)
 
 
 def test_without_control_no_face_is_made_or_removed() -> None:
@@ -315,6 +325,7 @@ def test_local_fields_are_switched_by_the_face_that_wants_them() -> None:
         ({"flags": 1}, 400),
         ({"flags": 2, "mask": 2}, 409),
         ({"face_persistency": nfd.FacePersistency.PERMANENT}, 409),
+        ({"mtu": 1300}, 409),
     ],
 )
 def test_face_updates_that_are_refused(parameters: dict[str, Any], status: int) -> None:
@@ -441,6 +452,8 @@ def test_made_faces_stand_beside_the_configured_ones() -> None:
     assert set(manager.neighbors) == {"b", "c", "udp4://192.0.2.2:6363"}
     faces.destroy(made)
     assert set(manager.neighbors) == {"b", "c"}
+    with pytest.raises(FaceRefused, match="itself"):
+        asyncio.run(faces.create("tcp4://0.0.0.0:6363"))
     with pytest.raises(FaceRefused, match="configuration"):
         faces.destroy(manager.faces["b"])
     peer = Face("fd://7", "unix:///run/ndn.sock")
