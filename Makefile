@@ -11,10 +11,10 @@ export PATH := $(PATH):/usr/sbin:/sbin
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv system demo test test-slow bench fuzz lint clean
+.PHONY: help venv system demo emulate test test-slow bench bench-delivery fuzz lint clean
 
 help: ## show this list
-	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 22
 
 venv: $(STAMP) ## make .venv with the pinned versions of constraints.txt
 
@@ -49,6 +49,7 @@ system: ## install the system packages that demo and test use, or say what to ty
 		command -v bwrap >/dev/null || eval "$$sandbox+=(bubblewrap)"
 		command -v ip >/dev/null || wanted+=(iproute2)
 		command -v nft >/dev/null || wanted+=(nftables)
+		command -v aria2c >/dev/null || wanted+=(aria2)
 	}
 	missing
 	[ $$(( $${#needed[@]} + $${#wanted[@]} )) = 0 ] && exit 0
@@ -69,6 +70,10 @@ demo: system venv ## a community network on this machine; JSON=FILE NODES=N SERV
 	@$(VENV)/bin/picasso-controller demo $(if $(NODES),--nodes $(NODES)) $(if $(SERVICES),--services $(SERVICES)) \
 		$(if $(SEED),--seed $(SEED)) $(if $(JSON),--json '$(JSON)')
 
+emulate: venv ## a network of namespaces to play with (root); TOPOLOGY=qmp:N:SEED|FILE N=GATEWAYS IMAGE_MB=MB
+	@$(VENV)/bin/python -m tests.emulation $(if $(TOPOLOGY),--topology '$(TOPOLOGY)') $(if $(N),--gateways $(N)) \
+		$(if $(IMAGE_MB),--image-mb $(IMAGE_MB))
+
 test: system venv ## run the tests; with CI=true a skipped one is a failure
 	@$(VENV)/bin/python -m pytest -q -m 'not slow'
 
@@ -77,6 +82,12 @@ test-slow: system venv ## run the tests that take minutes
 
 bench: venv ## the forwarder's figures; JSON=FILE QUICK=1 ONLY=ROW (bench/forwarder.py --list)
 	@$(VENV)/bin/python -m bench.forwarder $(if $(JSON),--json '$(JSON)') $(if $(QUICK),--quick) $(addprefix --only ,$(ONLY))
+
+bench-delivery: venv ## the figures of content delivery (root, half an hour); JSON=FILE IMAGE_MB=MB ONLY=ROW
+	@command -v aria2c >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && $(APT) aria2; } ||
+		{ echo "make: aria2 is missing. Type: sudo apt-get install aria2" >&2; exit 1; }
+	$(VENV)/bin/python -m bench.delivery $(if $(JSON),--json '$(JSON)') $(if $(IMAGE_MB),--image-mb $(IMAGE_MB)) \
+		$(addprefix --only ,$(ONLY))
 
 fuzz: venv ## a million hostile inputs to the packet code and the forwarder; INPUTS=N
 	@$(VENV)/bin/python -m tests.fuzz.fuzz --inputs $(or $(INPUTS),1000000)

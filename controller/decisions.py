@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 # Mbit/s from one node to another over the best path, 0 when there is none.
 PathBandwidth = Callable[[str, str], float]
+# The path that packets take from one node to another: every node behind the first with the airtime of the link to it,
+# in seconds a megabit; empty when there is none.
+Way = Callable[[str, str], Sequence[tuple[str, float]]]
 
 # A placement moves only if its members gain this share of bandwidth; below that, measurements wander by themselves.
 MOVE_GAIN = 0.15
@@ -39,11 +42,12 @@ def section_of(
     placement: Placement,
     origin: str,
     reports: Mapping[str, NodeReport],
-    bandwidth: PathBandwidth,
+    way: Way,
     snapshot: str,
 ) -> Section:
     """What the gateways are told of one service."""
     placed = [PlacedHead(head.node, head.reason, round(head.bandwidth_mbps, 3)) for head in placement.heads]
+    heads, parents = _with_delivery(placed, placement.standbys, origin, reports, way)
     return Section(
         service=wanted.spec.name,
         zone=wanted.zone,
@@ -52,9 +56,10 @@ def section_of(
         algorithm=placement.algorithm,
         snapshot=snapshot,
         origin=origin,
-        heads=_with_delivery(placed, origin, reports, bandwidth),
+        heads=heads,
         standbys=placement.standbys,
         members=placement.section_members(),
+        parents=parents,
     )
 
 
@@ -64,6 +69,7 @@ def kept_section(
     origin: str,
     reports: Mapping[str, NodeReport],
     bandwidth: PathBandwidth,
+    way: Way,
 ) -> Section:
     """The same heads for the network as it is now: every other node goes to the head with the best path to it."""
     nodes = [head.node for head in previous.heads]
@@ -72,14 +78,17 @@ def kept_section(
     for head in previous.heads:
         paths = [bandwidth(head.node, member) for member, chosen in members.items() if chosen == head.node]
         heads.append(replace(head, bandwidth_mbps=round(sum(paths) / len(paths), 3) if paths else 0.0))
+    standbys = tuple(node for node in previous.standbys if node in reports)
+    placed, parents = _with_delivery(heads, standbys, origin, reports, way)
     return replace(
         previous,
         specification=wanted.specification,
         specification_digest=wanted.digest,
         origin=origin,
-        heads=_with_delivery(heads, origin, reports, bandwidth),
-        standbys=tuple(node for node in previous.standbys if node in reports),
+        heads=placed,
+        standbys=standbys,
         members=members,
+        parents=parents,
     )
 
 
@@ -120,30 +129,65 @@ def should_move(
 
 
 def _with_delivery(
-    heads: Sequence[PlacedHead], origin: str, reports: Mapping[str, NodeReport], bandwidth: PathBandwidth
-) -> tuple[PlacedHead, ...]:
-    parents = delivery_tree(origin, [head.node for head in heads], bandwidth)
-    return tuple(replace(head, address=address_of(reports.get(head.node)), parent=parents[head.node]) for head in heads)
+    heads: Sequence[PlacedHead], standbys: Sequence[str], origin: str, reports: Mapping[str, NodeReport], way: Way
+) -> tuple[tuple[PlacedHead, ...], dict[str, str]]:
+    """The heads with address and parent, and the stand-bys' parents."""
+    tree = DeliveryTree(origin, way)
+    parents = tree.attach([head.node for head in heads])
+    placed = tuple(replace(h, address=address_of(reports.get(h.node)), parent=parents[h.node]) for h in heads)
+    return placed, tree.attach([node for node in standbys if node not in parents])
 
 
-def delivery_tree(origin: str, heads: Sequence[str], bandwidth: PathBandwidth) -> dict[str, str]:
-    """From which node each head fetches the image: the tree from the origin whose paths are the widest.
+class DeliveryTree:
+    """From which node each node fetches an image so that few links carry it twice: grown from the origin.
 
-    Grown as a maximum spanning tree (Prim): next comes the head that someone who has the image reaches best. A head
-    that nobody reaches asks the origin; the origin itself asks nobody.
+    Gateways on the way answer from their stores, so what a node adds is the airtime of its path from the last node that
+    has the image passing anyway. Next comes the node that adds least (Takahashi and Matsuyama, 1980). It gets a parent
+    whose branch that last node is on: asked for by another branch, the same packet would be waited for in both
+    directions of a link. Nobody waits for what is fetched with less haste: heads are attached before stand-bys.
     """
-    parents = {node: "" for node in heads if node == origin}
-    holders = [origin, *(node for node in heads if node == origin)]
-    waiting = [node for node in heads if node != origin]
-    while waiting:
-        node, holder = max(
-            ((node, holder) for node in waiting for holder in holders),
-            key=lambda pair: (bandwidth(pair[1], pair[0]), pair[1] == origin),
-        )
-        parents[node] = holder if bandwidth(holder, node) > 0 else origin
-        holders.append(node)
-        waiting.remove(node)
-    return parents
+
+    def __init__(self, origin: str, way: Way) -> None:
+        self.origin, self._way = origin, way
+        # Every node that the image passes, with the node that fetches it last before or there.
+        self._branch = {origin: origin}
+
+    def attach(self, nodes: Sequence[str]) -> dict[str, str]:
+        """The parent of each; one that nobody reaches asks the origin, the origin asks nobody."""
+        parents = {node: "" for node in nodes if node == self.origin}
+        waiting = [node for node in nodes if node != self.origin]
+        while waiting:
+            offers = [offer for node in waiting if (offer := self._best_offer(node)) is not None]
+            if not offers:
+                break
+            *_, node, parent = min(offers)
+            parents[node] = parent
+            self._grow(parent, node)
+            waiting.remove(node)
+        return parents | dict.fromkeys(waiting, self.origin)
+
+    def _best_offer(self, node: str) -> tuple[bool, float, float, bool, str, str] | None:
+        offers = (self._offer(node, parent) for parent in sorted(set(self._branch.values())))
+        return min((offer for offer in offers if offer is not None), default=None)
+
+    def _offer(self, node: str, parent: str) -> tuple[bool, float, float, bool, str, str] | None:
+        """How well a parent suits, smaller is better; None when no path leads from there."""
+        if node == parent:
+            return None
+        branch, added_s, whole_s = parent, 0.0, 0.0
+        for passed, airtime_s in self._way(parent, node):
+            added_s += airtime_s
+            whole_s += airtime_s
+            if passed in self._branch and passed != node:
+                branch, added_s = self._branch[passed], 0.0
+        if not whole_s:
+            return None
+        return branch != parent, round(added_s, 9), round(whole_s, 9), parent != self.origin, node, parent
+
+    def _grow(self, parent: str, node: str) -> None:
+        for passed, _ in self._way(parent, node):
+            self._branch.setdefault(passed, parent)
+        self._branch[node] = node
 
 
 def address_of(report: NodeReport | None) -> str:

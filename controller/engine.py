@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import math
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from controller import decisions
 from controller.authority import Authority
-from controller.decisions import PathBandwidth, Wanted
+from controller.decisions import PathBandwidth, Wanted, Way
 from controller.errors import ControllerError
 from controller.repository.platform import misfit
 from controller.store import Decision, Store
@@ -173,12 +174,12 @@ class Engine:
         if previous is not None and before is not None and previous.heads:
             age_s = moment - before.decided
             if not decisions.should_move(previous, placement, view.reports, bandwidth, age_s):
-                section = decisions.kept_section(previous, wanted, self.origin, view.reports, bandwidth)
+                section = decisions.kept_section(previous, wanted, self.origin, view.reports, bandwidth, _way(topology))
                 if decisions.should_move(previous, placement, view.reports, bandwidth, decisions.HOLD_S):
                     self._recheck = min(self._recheck, before.decided + decisions.HOLD_S)
         if section is None:
             snapshot = _snapshot(topology, moment)
-            section = decisions.section_of(wanted, placement, self.origin, view.reports, bandwidth, snapshot)
+            section = decisions.section_of(wanted, placement, self.origin, view.reports, _way(topology), snapshot)
         return _Outcome(section, notes | _figures(section, placement))
 
     # --- the head ----------------------------------------------------------------------------------------------
@@ -384,6 +385,28 @@ def _path_bandwidth(topology: Topology) -> PathBandwidth:
         return float(matrix[i, j]) if i is not None and j is not None else 0.0
 
     return bandwidth
+
+
+@functools.lru_cache(maxsize=1)
+def _way(topology: Topology) -> Way:
+    """The paths of a topology, which all services of one decision share."""
+    from controller.placement import least_airtime
+
+    times, before = least_airtime(topology)
+    index = {name: at for at, name in enumerate(topology.names)}
+
+    def way(source: str, destination: str) -> list[tuple[str, float]]:
+        start, at = index.get(source), index.get(destination)
+        found: list[tuple[str, float]] = []
+        while start is not None and at is not None and at != start:
+            previous = int(before[start, at])
+            if previous < 0:
+                return []
+            found.append((topology.names[at], float(times[start, at] - times[start, previous])))
+            at = previous
+        return found[::-1]
+
+    return way
 
 
 def _place(topology: Topology, wanted: Wanted, refusals: Mapping[str, str]) -> Placement:

@@ -22,7 +22,7 @@ DATASETS = {
     "faces": "the forwarder's faces and their counters",
     "routes": "the prefixes that it can reach",
     "cache": "what is stored, in memory and on disk",
-    "wants": "the blobs that are still to come",
+    "wants": "which blobs wait for whom, since when, and how much of them has come",
 }
 
 
@@ -73,6 +73,13 @@ def _parser() -> argparse.ArgumentParser:
         command = add(name, _show, "show " + text)
         command.add_argument("--json", action="store_true", help="print JSON")
         command.set_defaults(dataset=name)
+    export = add("export", _stick, "put the blobs that others wait for, and all wants, on a USB stick")
+    export.add_argument("directory", type=Path, metavar="DIR", help="a directory on the stick")
+    export.add_argument("--wants-of", action="append", default=[], metavar="NODE", help="only what this node waits for")
+    export.set_defaults(stick="export")
+    import_ = add("import", _stick, "take from a USB stick what is wanted here or kept for others")
+    import_.add_argument("directory", type=Path, metavar="DIR", help="a directory that export has made")
+    import_.set_defaults(stick="import", wants_of=[])
     fetch = add("fetch", _fetch, "fetch segmented content by its name")
     fetch.add_argument("name", metavar="NAME", help="an NDN name, for instance /guifi/sants/blob/<sha256>")
     fetch.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="where to write it")
@@ -136,6 +143,26 @@ def _show(options: argparse.Namespace) -> int:
     return 0
 
 
+def _stick(options: argparse.Namespace) -> int:
+    settings = _load(options)
+    uri = _unix_uri(settings, "") if settings is not None else None
+    if uri is None:
+        return 2
+    lean.hash_in_bulk()
+    from gateway import stick
+
+    socket = settings.gateway.run_dir / "control.sock"
+    return stick.run(options.stick, socket, uri, options.directory, options.wants_of)
+
+
+def _unix_uri(settings: Any, way_out: str) -> str | None:
+    """The gateway's socket for applications; None after it was said that there is none."""
+    uri = next((u for u in settings.forwarder.listen if u.startswith("unix:")), None)
+    if uri is None:
+        print(f"forwarder: no `list listen 'unix://…'` to ask through{way_out}", file=sys.stderr)
+    return uri
+
+
 def _fetch(options: argparse.Namespace) -> int:
     import asyncio
 
@@ -145,12 +172,7 @@ def _fetch(options: argparse.Namespace) -> int:
     uri = options.face
     if uri is None:
         settings = _load(options)
-        if settings is None:
-            return 2
-        uri = next((u for u in settings.forwarder.listen if u.startswith("unix:")), None)
+        uri = _unix_uri(settings, "; name a forwarder with --face") if settings is not None else None
         if uri is None:
-            print(
-                "forwarder: no `list listen 'unix://…'` to ask through; name a forwarder with --face", file=sys.stderr
-            )
             return 2
     return asyncio.run(fetch.fetch_to_file(uri, options.name, options.output, options.hint))

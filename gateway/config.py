@@ -67,7 +67,10 @@ class ControllerSettings:
 
 @dataclass(frozen=True, slots=True)
 class ForwarderSettings:
-    """Faces, networks (interfaces) and caches; with no `blob_dir` nothing is cached on disk."""
+    """Faces, networks (interfaces) and caches; with no `blob_dir` nothing is cached on disk.
+
+    `custody_bytes` are kept at most for other nodes' wants, a quarter of `disk_cache_bytes` where it is None.
+    """
 
     listen: tuple[str, ...] = options(readers.listen_uri, ())  # parse() puts the socket in run_dir here
     networks: tuple[str, ...] = options(readers.interface, (), "network")
@@ -75,6 +78,7 @@ class ForwarderSettings:
     blob_dir: Path | None = option(readers.directory, None)
     disk_cache_bytes: int = option(readers.size_bytes, 512 << 20, "disk_cache")
     want_lifetime_s: float = option(readers.seconds, 72 * 3600.0, "want_lifetime")
+    custody_bytes: int | None = option(readers.size_bytes, None, "custody")
     discovery: bool = option(readers.boolean, True)
     management_keys: tuple[str, ...] = options(readers.ndn_name, (), "management_key")
 

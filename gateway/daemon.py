@@ -11,7 +11,7 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,11 @@ from gateway.forwarder.faces.manager import FaceError, FaceManager, Neighbor
 from gateway.forwarder.forwarder import Forwarder
 from gateway.forwarder.management.face_control import ManagedFaces
 from gateway.forwarder.packet import decode_data
+from gateway.mesh import Mesh
+from gateway.mesh_ports import MeshPorts
 from gateway.monitor.agent import MonitorAgent
+from gateway.monitor.hello import BLOB_BYTES, BLOBS_MAX
+from gateway.monitor.kernel_routes import KernelRoutes
 from gateway.monitor.links import FaceSample
 from gateway.monitor.netlink import Netlink
 from gateway.monitor.report import Identity as ReportIdentity
@@ -43,6 +47,7 @@ if TYPE_CHECKING:
     from gateway.executor_process import ExecutorProcess
     from gateway.forwarder.blobs import BlobStore
     from gateway.forwarder.consumer import Consumer
+    from gateway.forwarder.custody import Custody
     from gateway.page import Page, PageService
     from gateway.placement_client.client import PlacementClient
     from gateway.placement_client.enrolment import Enrolment
@@ -101,6 +106,7 @@ class Gateway:
         self.enrolment: Enrolment | None = None
         self.monitor: MonitorAgent
         self.consumer: Consumer | None = None
+        self.custody: Custody | None = None
         self.manager = FaceManager(self.forwarder, on_new_peer=self._set_routes)
         self.faces = ManagedFaces(self.manager, lambda: _neighbors(self.settings))
         self.control = ControlServer(settings.gateway.run_dir / "control.sock", datasets.commands(self))
@@ -112,6 +118,9 @@ class Gateway:
         self._status = 0
         self._fetching_keys: set[bytes] = set()
         self._neighbor_nodes: dict[int, str] = {}
+        self.kernel = KernelRoutes()
+        self._mesh_ports = MeshPorts(self)
+        self.mesh = Mesh(self._mesh_ports, self.kernel)
 
     def _open_blobs(self) -> BlobStore | None:
         forwarder = self.settings.forwarder
@@ -295,8 +304,16 @@ class Gateway:
         """How far a node is by the cheapest route to it; this node itself is nearest, an unknown one farthest."""
         if node == self.node:
             return -1.0
+        known = self.mesh.distance(node)
+        if known is not None:
+            return known
         hops = self.forwarder.fib.longest_prefix_match(self.network.node(node))
         return min((float(h.cost) for h in hops if (f := self.forwarder.faces.get(h.face_id)) and f.up), default=1e9)
+
+    async def arrive(self, hints: Sequence[names.Name]) -> None:
+        """Sees to it that a holder can be reached, where that is in our power (gateway.mesh.Mesh.arrive)."""
+        nodes = [hint for hint in hints if hint.startswith(self.network.nodes)]
+        await self.mesh.arrive(names.text(names.components(hint)[-1]) for hint in nodes)
 
     def pin(self, wire: bytes) -> None:
         self.forwarder.content_store.pin(decode_data(wire))
@@ -322,11 +339,15 @@ class Gateway:
         )
         host = HostSampler(disk=self.settings.forwarder.blob_dir or gateway.state_dir)
         netlink = Netlink()
-        self._closers += [host.close, netlink.close]
+        self._closers += [host.close, netlink.close, self.kernel.close, self.mesh.stop]
         self.monitor = MonitorAgent(
             MonitorPorts(self), face.endpoint, self.network, identity, host, netlink, self.settings.monitor.networks
         )
         self._spawn(self.monitor.run())
+        self.manager.on_face_up = self.monitor.wake
+        self.kernel.watch(self.mesh.changed, self.mesh.on_link)
+        self._spawn(self.mesh.run())
+        self._spawn(self._mesh_ports.follow_batman())
 
     def _next_boot(self) -> int:
         """The number of this start; 0 where the state directory can't be written, which a member must know."""
@@ -366,18 +387,21 @@ class Gateway:
     def on_silence(self, face_id: int, node: str) -> None:
         """A neighbour is not heard any more: what only its hellos said leads nowhere."""
         self._neighbor_nodes.pop(face_id, None)
-        self.forwarder.fib.remove(self.network.node(node), face_id, "hello")
+        self.mesh.on_silence(face_id)
+        if self.custody is not None:
+            self.custody.on_silence(face_id)
 
     def on_hello(self, face_id: int, hello: Hello) -> None:
         """A neighbour said who it is: its node name is reached by this face, and it may hold a newer head."""
-        if self._neighbor_nodes.get(face_id) != hello.node:
-            self._neighbor_nodes[face_id] = hello.node
-            face = self.forwarder.faces.get(face_id)
-            costs = {neighbor.name: neighbor.cost for neighbor in self.settings.neighbors}
-            if face is not None:
-                self.forwarder.fib.add(self.network.node(hello.node), face_id, costs.get(face.neighbor, 1), "hello")
+        is_new = self._neighbor_nodes.get(face_id) != hello.node
+        self._neighbor_nodes[face_id] = hello.node
+        self.mesh.on_hello(face_id, hello)
+        if is_new and self.consumer is not None:
+            self.consumer.nudge()
         if self.placement is not None:
             self.placement.on_hello(face_id, hello.node, hello.epoch, hello.version)
+        if self.custody is not None:
+            self.custody.on_hello(face_id, hello.node, hello.boot_id, hello.blobs)
 
     def neighbor_node(self, face_id: int) -> str:
         return self._neighbor_nodes.get(face_id, "")
@@ -406,7 +430,8 @@ class Gateway:
             node, best = names.text(parts[-1]), hops[0]
             next_hop = self.neighbor_node(best.face_id)
             if node != self.node and next_hop:
-                rows.append(RouteReport(node, next_hop, best.cost))
+                distance = self.mesh.distance(node)
+                rows.append(RouteReport(node, next_hop, best.cost if distance is None else int(distance)))
         return tuple(rows)
 
     # --- membership
@@ -468,7 +493,7 @@ class Gateway:
             session,
             DecisionStore(gateway.state_dir / "decision"),
             self.client_endpoint,
-            StoreBlobs(self.consumer, self.blobs),
+            StoreBlobs(self.consumer, self.blobs, self.arrive),
             self.executor if "none" not in self.settings.executor.runtimes else None,
             interval_s=controller.interval_s if controller is not None else 30.0,
             unreachable=(FetchError, ExecutorError),
@@ -477,6 +502,61 @@ class Gateway:
         )
         self.placement.start()
         self._spawn(self.placement.run())
+        if self.blobs is not None:
+            self._spawn(self._keep_wants(self.consumer, self.blobs))
+
+    async def _keep_wants(self, consumer: Consumer, store: BlobStore) -> None:
+        """Store and forward: gets blobs for neighbours, and has them get what this node can't reach."""
+        try:
+            from gateway.forwarder.custody import Custody, Limits
+        except ImportError as error:  # OpenWrt has Python's SQLite in a package of its own
+            self._tell_want_problem(f"{error}: no wants are made or kept for others; install python3-sqlite3")
+            return
+        settings = self.settings.forwarder
+        budget = settings.disk_cache_bytes // 4 if settings.custody_bytes is None else settings.custody_bytes
+        face = self.manager.internal("wants")
+        custody = Custody(
+            self.node,
+            self.network,
+            face.endpoint,
+            store,
+            CustodyTrust(self),
+            store.directory / "wants.db",
+            Limits(settings.want_lifetime_s, budget),
+            reaches=self.has_route,
+            needed=self.needed_blobs,
+            fail=self._tell_want_problem,
+            consumer=consumer,
+        )
+        await custody.start()
+        if self.placement is not None and self.placement.session.decision is not None:
+            custody.keep_only(self.needed_blobs())
+        self._closers.append(custody.close)
+        self.forwarder.fib.add(self.network.wants(self.node), face.id, 0, "internal")
+        self.custody = custody
+        if self.placement is not None:
+            self.placement.entrust(custody)
+        self.monitor.greet_all()
+        await custody.run()
+
+    def has_route(self, node: str) -> bool:
+        """Whether there is a route to just this node."""
+        hops = self.forwarder.fib.longest_prefix_match(self.network.node(node))
+        is_own = self.network.node(node) in self.forwarder.fib
+        return is_own and any((face := self.forwarder.faces.get(hop.face_id)) and face.up for hop in hops)
+
+    def needed_blobs(self) -> set[bytes]:
+        """What the services of this node need, whether or not it is here."""
+        if self.placement is None:
+            return set()
+        return {need.ref.sha256 for need in self.placement.session.blob_needs(self.distance)}
+
+    def _tell_want_problem(self, text: str) -> None:
+        if text:
+            self.problems["wants"] = text
+            log.warning("%s", text)
+        else:
+            self.problems.pop("wants", None)
 
     async def _poll_executor(self) -> None:
         while True:
@@ -493,11 +573,22 @@ class MonitorPorts:
         self.faces, self.sign, self.verify = gateway.face_samples, gateway.sign, gateway.verify
         self.on_hello, self.on_silence = gateway.on_hello, gateway.on_silence
         self.on_unknown_key = gateway.on_unknown_key
+        self.reach, self.dial = gateway.mesh.reach, gateway.mesh.dial
         self.forwarder_counters, self.routes = gateway.forwarder_counters, gateway.route_reports
 
     def decision_order(self) -> tuple[int, int]:
         placement = self._gateway.placement
         return placement.order if placement is not None else (0, 0)
+
+    def groups(self) -> list[tuple[int, str]]:
+        return [(face.id, face.interface) for face in self._gateway.manager.multicast if face.up]
+
+    def listening(self) -> Sequence[tuple[str, str, int]]:
+        return self._gateway.manager.listening
+
+    def held(self) -> tuple[bytes, ...]:
+        store = self._gateway.blobs
+        return tuple(sha256[:BLOB_BYTES] for sha256 in store.held()[:BLOBS_MAX]) if store is not None else ()
 
     def services(self) -> tuple[ServiceStatus, ...]:
         return self._gateway.executor_status.services
@@ -511,11 +602,33 @@ class MonitorPorts:
         return tuple(ref.sha256 for ref in store.complete()) if store is not None else ()
 
 
+class CustodyTrust:
+    """How this node signs wants, and which of others it believes; the identity may change while it runs."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self.sign, self.verify = gateway.sign, gateway.verify
+
+    def certificate(self, key_name: names.Name) -> bytes | None:
+        identity = self._gateway.identity
+        return identity.trust.certificate(key_name) if identity is not None else None
+
+    def add_certificate(self, wire: bytes) -> None:
+        if self._gateway.identity is not None:
+            self._gateway.identity.trust.add_certificate(wire)
+
+
 class StoreBlobs:
     """The disk store and the consumer that fills it, as the placement client wants them; no store has no blobs."""
 
-    def __init__(self, consumer: Consumer, store: BlobStore | None) -> None:
-        self._consumer, self._store = consumer, store
+    def __init__(
+        self,
+        consumer: Consumer,
+        store: BlobStore | None,
+        arrive: Callable[[Sequence[names.Name]], Awaitable[None]],
+    ) -> None:
+        """`arrive` is awaited before holders are asked: it may dial one that no route leads to."""
+        self._consumer, self._store, self._arrive = consumer, store, arrive
 
     def has(self, sha256: bytes) -> bool:
         return self._store is not None and self._store.has(sha256)
@@ -527,12 +640,14 @@ class StoreBlobs:
             raise OSError(errno.ENOENT, "forwarder.blob_dir is not set: there is nowhere to keep a blob")
         from gateway.forwarder.consumer import StorageFull
 
+        await self._arrive(hints)
         try:
             return await self._consumer.fetch_blob(ref, self._store, hints, progress)
         except StorageFull as error:
             raise OSError(errno.ENOSPC, str(error)) from error  # our disk's fault, not a peer's
 
     async def fetch_bytes(self, ref: BlobRef, hints: Sequence[names.Name]) -> bytes:
+        await self._arrive(hints)
         return await self._consumer.fetch_bytes(ref, hints)
 
 

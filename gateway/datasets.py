@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from gateway import __version__
 from gateway.control import Command
+from gateway.forwarder.faces.datagram import DatagramFace
 from gateway.forwarder.transfer import Counters as TransferCounters
 from gateway.protocol import names
 from gateway.protocol.codec import to_json
-from gateway.protocol.messages import ServiceStatus
+from gateway.protocol.messages import BlobRef, ServiceStatus
 
 if TYPE_CHECKING:
     from gateway.daemon import Gateway
@@ -25,7 +26,7 @@ Row = dict[str, Any]
 
 def commands(gateway: Gateway) -> Mapping[str, Command]:
     """The commands of the control socket."""
-    table: tuple[Callable[[Gateway], Any], ...] = (status, services, links, faces, routes, cache, wants)
+    table: tuple[Callable[[Gateway], Any], ...] = (status, services, links, faces, routes, cache, wants, want_packets)
     return {function.__name__: functools.partial(function, gateway) for function in table}
 
 
@@ -127,6 +128,7 @@ def faces(gateway: Gateway) -> list[Row]:
             "local": face.is_local,
             "outstanding": face.outstanding,
             **dataclasses.asdict(face.counters),
+            **({"link": face.link_counters()} if isinstance(face, DatagramFace) else {}),
         }
         for face in gateway.forwarder.faces.values()
     ]
@@ -163,6 +165,7 @@ def cache(gateway: Gateway) -> Row:
         "misses": counters.misses,
         "blob_hits": counters.blob_hits,
         "blob_misses": counters.blob_misses,
+        "custody": gateway.custody.counters() if gateway.custody is not None else None,
         "disk": None
         if disk is None
         else {
@@ -175,20 +178,40 @@ def cache(gateway: Gateway) -> Row:
 
 
 def wants(gateway: Gateway) -> list[Row]:
-    """The blobs that belong on this disk and are not there yet, and the nodes that are asked for them."""
+    """The blobs that are waited for, here and by those whose wants are in custody; own ones first."""
     placement, store = gateway.placement, gateway.blobs
     if placement is None or store is None:
         return []
-    return [
-        {
-            "blob": need.ref.sha256.hex(),
-            "service": need.service,
-            "size": need.ref.size,
-            "holders": list(need.holders),
-        }
-        for need in placement.session.blob_needs(gateway.distance)
-        if not store.has(need.ref.sha256)
-    ]
+    rows = gateway.custody.snapshot() if gateway.custody is not None else []
+    known = {row["blob"]: row for row in rows if row["wanter"] == gateway.node}
+    own = []
+    for need in placement.session.blob_needs(gateway.distance):
+        if store.has(need.ref.sha256):
+            continue
+        row = known.pop(need.ref.sha256.hex(), None) or _need(gateway.node, need.ref)
+        own.append({**row, "service": need.service, "holders": row["holders"] or list(need.holders)})
+    return [*own, *known.values(), *(row for row in rows if row["wanter"] != gateway.node)]
+
+
+def _need(node: str, ref: BlobRef) -> Row:
+    """A blob that this node fetches itself, and has not asked anybody to get for it."""
+    return {
+        "blob": ref.sha256.hex(),
+        "wanter": node,
+        "size": ref.size,
+        "root": ref.root.hex(),
+        "arrived": 0,
+        "state": "coming",
+        "priority": 5,
+        "holders": [],
+    }
+
+
+def want_packets(gateway: Gateway) -> Row:
+    """The signed wants, for `picasso-gateway export`."""
+    if gateway.custody is None:
+        return {"node": gateway.node, "network": gateway.network.uri, "wants": []}
+    return gateway.custody.packets()
 
 
 def page_services(gateway: Gateway) -> list[PageService]:

@@ -10,7 +10,7 @@ _COLUMNS: Mapping[str, Sequence[str]] = {
     "links": ("neighbor", "node", "uri", "state", "rx_mbps", "rx_source", "tx_mbps", "tx_source", "rtt_ms", "loss"),
     "faces": ("id", "uri", "neighbor", "node", "up", "in_bytes", "out_bytes", "in_data", "out_data", "drops"),
     "routes": ("prefix", "face", "neighbor", "cost", "origin"),
-    "wants": ("blob", "service", "size", "holders"),
+    "wants": ("blob", "for", "service", "size", "come", "state", "since", "prio", "expires", "from", "problem"),
 }
 
 
@@ -18,6 +18,7 @@ def render(dataset: str, result: Any) -> str:
     """A dataset as text: a table for rows, indented lines for everything else."""
     if dataset in _COLUMNS:
         rows = result if isinstance(result, list) else []
+        rows = [_want(row) for row in rows] if dataset == "wants" else rows
         return table(_COLUMNS[dataset], rows) if rows else f"no {dataset}"
     return "\n".join(_lines(result, 0))
 
@@ -29,6 +30,31 @@ def table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     lines = [[columns[i] for i in used], *([row[i] for i in used] for row in cells)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(used))]
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
+def _want(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A want in the units that people read: who waits for which blob, since when, and from where it may come."""
+    size = row.get("size", 0)
+    come = row.get("arrived", 0)
+    return {
+        **row,
+        "blob": str(row["blob"])[:16],
+        "for": row.get("wanter"),
+        "size": f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB",
+        "come": f"{100 * come // size if size else 0} %",
+        "since": _duration(row.get("waiting_s")),
+        "prio": row.get("priority"),
+        "expires": _duration(row.get("expires_s")),
+        "from": row.get("coming_from") or row.get("holders"),
+    }
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
 
 
 def _cell(value: Any) -> str:

@@ -59,6 +59,7 @@ def test_the_example_means_what_it_says() -> None:
             blob_dir=Path("/srv/picasso/blobs"),
             disk_cache_bytes=512 * 1024**2,
             want_lifetime_s=72 * 3600.0,
+            custody_bytes=128 * 1024**2,
             discovery=True,
             management_keys=(),
         ),

@@ -87,6 +87,13 @@ class BlobFiles:
         os.ftruncate(handle, ref.size)
         return PartialBlob(owner, ref, handle, index, bitmap, self.bitmap(ref.sha256))
 
+    def has_segments(self, sha256: bytes) -> bool:
+        """Whether the bitmap of a partial blob says that something has arrived."""
+        try:
+            return any(self.bitmap(sha256).read_bytes())
+        except OSError:
+            return False
+
     def _read_bitmap(self, sha256: bytes, count: int) -> bytearray | None:
         try:
             bitmap = bytearray(self.bitmap(sha256).read_bytes())

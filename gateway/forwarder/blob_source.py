@@ -16,6 +16,9 @@ from gateway.protocol.messages import BlobRef
 from gateway.protocol.names import Name
 from gateway.protocol.objects import PAYLOAD_BYTES, PacketBuilder
 
+# A fetch that brought nothing for so long brings nothing soon, and whoever asks had better ask elsewhere.
+ARRIVING_S = 2.0
+
 
 class StorageFull(BlobError):
     """No room for a blob although everything that may be evicted was; the text says how much is missing."""
@@ -68,7 +71,14 @@ class PartialBlob(Source):
         super().__init__(store.network.blob(ref.sha256), data, index)
         self.ref, self._store, self._bitmap, self._bitmap_path = ref, store, bitmap, bitmap_path
         self.users = 0
+        self._progress = -1, 0.0
         self.held_bytes = self._count_held()
+
+    def is_arriving(self, now: float) -> bool:
+        """Whether more of it has come lately, as far as it was asked this question."""
+        if self.held_bytes != self._progress[0]:
+            self._progress = self.held_bytes, now
+        return now - self._progress[1] < ARRIVING_S
 
     def holds(self, level: int, index: int) -> bool:
         if level:
@@ -95,6 +105,19 @@ class PartialBlob(Source):
                 self.held_bytes += len(payload)
         except OSError as error:
             raise StorageFull(f"{self._store.directory}: {error.strerror}") from error
+
+    def recover(self) -> None:
+        """Finds the segments that were written after the last bitmap, by their digests. Blocking.
+
+        After a power cut some of them are garbage, after a crash of this program none.
+        """
+        for index in list(self.missing()):
+            if len(self.index.counts) > 1 and not self.index.holds(1, index // objects.FANOUT):
+                continue
+            packet = self.builders[0].build(index, os.pread(self.data, PAYLOAD_BYTES, index * PAYLOAD_BYTES))
+            if hashlib.sha256(packet).digest() == self.digest(index):
+                self._bitmap[index >> 3] |= 1 << (index & 7)
+        self.held_bytes = self._count_held()
 
     def sync(self) -> None:
         """Brings what has arrived to the disk, then says so in the bitmap. Blocking."""

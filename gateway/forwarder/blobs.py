@@ -39,7 +39,8 @@ _COPY_BYTES = 1 << 20
 class BlobStore:
     """The blobs of one node below one network's names, at most `budget_bytes` of them.
 
-    Raises OSError when the directory cannot be used. Blobs last used longest ago are evicted first, pinned ones never.
+    Raises OSError when the directory cannot be used. Those of `evict_first` are evicted first, then the ones last used
+    longest ago, pinned ones never.
     """
 
     def __init__(self, directory: Path, network: names.Network, budget_bytes: int | None = None) -> None:
@@ -55,6 +56,7 @@ class BlobStore:
         self._open: OrderedDict[bytes, Source] = OrderedDict()  # by the component that names the blob
         self._fetching: dict[bytes, PartialBlob] = {}
         self._pinned: frozenset[bytes] = frozenset()
+        self._first_victims: tuple[bytes, ...] = ()
         self._incoming_bytes = 0
 
     # --- reading
@@ -82,6 +84,15 @@ class BlobStore:
             self.hits += 1
         return packet
 
+    def is_arriving(self, name: Name, now: float) -> bool:
+        """Whether this node is fetching the blob of that packet for itself, and getting on with it."""
+        blobs = self.network.blobs
+        if not self._fetching or not name.startswith(blobs):
+            return False
+        sha256 = objects.parse_blob_component(name[len(blobs) : len(blobs) + objects.BLOB_COMPONENT_BYTES])
+        partial = self._fetching.get(sha256) if sha256 is not None else None
+        return partial is not None and partial.is_arriving(now)
+
     def _read(self, source: Source, level: int, index: int, digest: bytes | None) -> bytes | None:
         try:
             packet = source.packet(level, index, digest)
@@ -107,6 +118,16 @@ class BlobStore:
         """The blobs held whole, the ones used longest ago first."""
         with self._lock:
             return list(self._whole.values())
+
+    def held(self) -> list[bytes]:
+        """The SHA-256 of each blob held whole or in part: those on their way, then those used last."""
+        with self._lock:
+            return [*filter(self._has_some, reversed(self._unfinished)), *reversed(self._whole)]
+
+    def _has_some(self, sha256: bytes) -> bool:
+        """Whether anything of a partial blob is here: who only waits for it has nothing to offer."""
+        partial = self._fetching.get(sha256)
+        return partial.held_bytes > 0 if partial is not None else self._files.has_segments(sha256)
 
     @property
     def usage_bytes(self) -> int:
@@ -195,9 +216,12 @@ class BlobStore:
             self._drop_partial(ref.sha256)
             self._make_room(_disk_bytes(ref), f"blob {ref.sha256.hex()}")
         try:
-            return self._files.open_partial(self, ref)
+            partial = self._files.open_partial(self, ref)
+            if known == ref:
+                partial.recover()
         except OSError as error:
             raise StorageFull(f"{self.directory}: {error.strerror}") from error
+        return partial
 
     def release(self, partial: PartialBlob) -> None:
         """Ends the use of a partial blob; what it holds is kept on the disk. Blocking."""
@@ -233,6 +257,12 @@ class BlobStore:
         with self._writer:
             self._drop_partial(sha256)
 
+    def discard_empty(self, sha256: bytes) -> None:
+        """Forgets a blob of which nothing has arrived, unless it is being fetched."""
+        with self._writer:
+            if sha256 not in self._fetching and not self._files.has_segments(sha256):
+                self._drop_partial(sha256)
+
     def remove(self, sha256: bytes) -> None:
         """Removes a whole blob; one that is not held is no error."""
         with self._writer:
@@ -241,6 +271,21 @@ class BlobStore:
     def pin(self, sha256s: Collection[bytes]) -> None:
         """From now on exactly these are never evicted."""
         self._pinned = frozenset(sha256s)
+
+    def evict_first(self, sha256s: Collection[bytes]) -> None:
+        """From now on these make room before all others, in this order: blobs that are kept for other nodes."""
+        self._first_victims = tuple(sha256s)
+
+    def room_bytes(self, evicting: Collection[bytes] = ()) -> int:
+        """How many bytes may come in with nothing evicted but whole blobs of `evicting`; a system call."""
+        with self._lock:
+            kept = self._pinned | self._fetching.keys()
+            freed = sum(_disk_bytes(ref) for s in evicting if s not in kept and (ref := self._whole.get(s)))
+        return freed - self._lacking_bytes(0)
+
+    def arriving(self, sha256: bytes) -> BlobRef | None:
+        """Size and root of a blob of which a part is here."""
+        return self._unfinished.get(sha256)
 
     def close(self) -> None:
         """Keeps what has arrived and closes every file. Blocking."""
@@ -282,7 +327,8 @@ class BlobStore:
     def _victim(self) -> bytes | None:
         with self._lock:
             kept = self._pinned | self._fetching.keys()
-            return next((s for s in [*self._whole, *self._unfinished] if s not in kept), None)
+            first = [s for s in self._first_victims if s in self._whole or s in self._unfinished]
+            return next((s for s in [*first, *self._whole, *self._unfinished] if s not in kept), None)
 
     def _remove(self, sha256: bytes) -> None:
         with self._lock:

@@ -1,69 +1,259 @@
 """How many Interests a consumer keeps in flight, and how long it waits for each: pure, `now` and RTTs in seconds.
 
-Slow start and additive increase, multiplicative decrease (RFC 5681) in packets, with the retransmission timer of
-RFC 6298. Slow start also ends when a queue builds up: a transfer must not drown the hellos that share its links.
+CUBIC (RFC 9438) in packets, with the retransmission timer of RFC 6298. The window is reduced at most once a round trip:
+by a mark or a Nack, by losses that are more than a radio's own, and, before all of these, when answers come so late
+that a queue must stand somewhere. Then it falls to what the path carries without that queue, so that the hellos that
+share the links get through, and the round trip of the empty path is seen again. What a layer below has repaired comes
+late once and is no sign of a queue: the shortest of the recent round trips counts.
 """
 
 from __future__ import annotations
 
 INITIAL_WINDOW = 4.0
 MIN_WINDOW = 2.0
-# 256 packets of 8 kB are 2 MB in flight: 160 Mbit/s over a path of 100 ms, more than a mesh of today carries.
-MAX_WINDOW = 256.0
+# 400 packets of 8 kB: 20 Mbit/s over 100 ms thirteen times, or 1 Gbit/s over 25 ms; it fits a stream face's buffer.
+MAX_WINDOW = 400.0
 INITIAL_RTO_S, MAX_RTO_S = 1.0, 4.0
 # What the timer has beyond the smoothed round trip, however steady that is: the jitter of a busy node.
 MIN_MARGIN_S = 0.2
-# The lowest RTT is forgotten after this time, because the answers may begin to come from a node farther away.
-_BASE_LIFETIME_S = 10.0
-# Below this much queueing the links are not the limit; above the second no more is asked to wait in their queues.
-_QUEUE_BEGINS_S, _QUEUE_LIMIT_S = 0.05, 0.5
+
+# RFC 9438: the speed of growth (packets/s³), what a reduction leaves, and the growth of Reno with that reduction.
+_C, _BETA, _ALPHA = 0.4, 0.7, 3 * (1 - 0.7) / (1 + 0.7)
+# Slow start ends when the fastest of so many answers is late by this share of the round trip, or by this time.
+_START_SAMPLES, _START_SHARE, _START_MIN_S = 8, 0.25, 0.025
+# A mark comes while the queue is still short (RFC 8511).
+_BETA_OF_MARK = 0.85
+# It tells of a burst while the fastest answers are as fast as ever.
+_BURST_S, _BURST_SHARE = 0.005, 0.05
+# A delay alone never takes more than half at once: the round trip may have grown for another reason.
+_BETA_OF_DELAY_MIN = 0.5
+# A queue of this many seconds, or of half a round trip where that is longer, is no longer a burst.
+_QUEUE_TARGET_S = 0.05
+# A queue grows step by step. An answer that takes so much longer than the one before comes from farther away.
+_JUMP, _JUMP_S = 4.0, 0.02
+# A queue that is ours becomes shorter when we ask for less: by less than this share, so often in a row, it is none.
+_HELP, _IN_VAIN_MAX = 0.2, 4
+# Losses up to this share of the packets, with no queue in sight, are the radio's and not the load's.
+_TOLERATED_LOSS = 0.02
+_LOSS_WEIGHT = 1 / 64
+# So often half as much is asked for, for two round trips, and the fastest answer then is the new measure: the answers
+# may come from farther away than before, and who came late to a queue that others keep has never seen the path empty.
+_BASE_LIFETIME_S = 15.0
 
 
-class Window:
-    """The congestion window and the round-trip estimate of one transfer."""
+class RoundTrips:
+    """The round trip's estimate, its lowest value and the retransmission timer."""
 
     def __init__(self) -> None:
-        self.size = INITIAL_WINDOW
         self.rto_s = INITIAL_RTO_S
+        # How much longer than that the next Interest is waited for, after timeouts.
+        self.patience = 1.0
         self.rtt_s: float | None = None
         self._variation_s = 0.0
-        self._threshold = MAX_WINDOW
-        self._last_cut = float("-inf")
-        self._base_s = float("inf")
-        self._base_until = float("-inf")
+        # What a packet takes when nothing waits, and the fastest of late.
+        self.base_s = self.lowest_s = self._last_s = float("inf")
 
-    def on_data(self, rtt_s: float | None, now: float) -> None:
-        """An answer came; `rtt_s` is None when it may belong to an earlier transmission (Karn's rule)."""
-        queued_s = 0.0
-        if rtt_s is not None:
-            self._measure(rtt_s)
-            if rtt_s <= self._base_s or now >= self._base_until:
-                self._base_s, self._base_until = rtt_s, now + _BASE_LIFETIME_S
-            queued_s = rtt_s - self._base_s
-        if queued_s > max(self._base_s, _QUEUE_BEGINS_S):
-            self._threshold = min(self._threshold, self.size)
-        if self.size < self._threshold:
-            self.size += 1.0
-        elif queued_s < _QUEUE_LIMIT_S:
-            self.size += 1.0 / self.size
-        self.size = min(self.size, MAX_WINDOW)
-
-    def on_loss(self, sent: float, now: float) -> None:
-        """A Nack: halves the window, once for all the Interests that were sent before the window was halved."""
-        if sent >= self._last_cut:
-            self._last_cut = now
-            self.size = self._threshold = max(self.size / 2, MIN_WINDOW)
-
-    def on_timeout(self, sent: float, now: float) -> None:
-        """A loss that the timer noticed: the next wait is also longer, until an RTT is measured again."""
-        if sent >= self._last_cut:
-            self.rto_s = min(self.rto_s * 2, MAX_RTO_S)
-        self.on_loss(sent, now)
-
-    def _measure(self, rtt_s: float) -> None:
+    def measure(self, rtt_s: float, in_flight: float) -> None:
+        """Takes a round trip; with many in flight each tells less (RFC 7323), but a longer one is believed at once."""
+        if rtt_s > _JUMP * self._last_s + _JUMP_S:
+            self.base_s = self.lowest_s = rtt_s
+        elif rtt_s < self.lowest_s:
+            self.lowest_s = rtt_s
+            if rtt_s < self.base_s:
+                self.base_s = rtt_s
+        self._last_s = rtt_s
         if self.rtt_s is None:
             self.rtt_s, self._variation_s = rtt_s, rtt_s / 2
         else:
-            self._variation_s += (abs(self.rtt_s - rtt_s) - self._variation_s) / 4
-            self.rtt_s += (rtt_s - self.rtt_s) / 8
+            error_s = rtt_s - self.rtt_s
+            deviation_s = abs(error_s)
+            share = (
+                1.0 if deviation_s > self._variation_s or in_flight <= INITIAL_WINDOW else INITIAL_WINDOW / in_flight
+            )
+            self._variation_s += (deviation_s - self._variation_s) / 4 * share
+            self.rtt_s += error_s / 8 * share
         self.rto_s = min(self.rtt_s + max(4 * self._variation_s, MIN_MARGIN_S), MAX_RTO_S)
+        self.patience = 1.0
+
+    def back_off(self) -> None:
+        """The next wait is longer, until a round trip is measured again."""
+        self.patience = min(self.patience * 2, MAX_RTO_S / self.rto_s)
+
+
+class Window:
+    """The congestion window of one transfer from one holder."""
+
+    def __init__(self) -> None:
+        self.size = INITIAL_WINDOW
+        self.loss = 0.0
+        self._round_trips = RoundTrips()
+        self._threshold = MAX_WINDOW
+        # CUBIC: the window before the last reduction, when it was, and when growth will be back there.
+        self._plateau, self._epoch, self._climb_s = INITIAL_WINDOW, float("-inf"), 0.0
+        self._reno = INITIAL_WINDOW
+        self._last_cut = float("-inf")
+        # The shortest round trip among the Interests of one window: what all of them waited.
+        self._round_ends, self._shortest_s, self._queue_s = float("-inf"), float("inf"), 0.0
+        self._look_at = float("-inf")
+        # In slow start: how many answers have been looked at together, and the fastest of them.
+        self._some = 0, float("inf")
+        # Reductions for a queue that did not become shorter, the window before them, and the round trip then.
+        self._in_vain, self._before, self._queued_rtt_s = 0, INITIAL_WINDOW, 0.0
+        # While the window is small for a moment: when that began and ends, and the size afterwards.
+        self._drained: tuple[float, float, float] | None = None
+
+    @property
+    def rto_s(self) -> float:
+        """How long to wait for the answer to an Interest that is sent now."""
+        return self._round_trips.rto_s * self._round_trips.patience
+
+    @property
+    def patience(self) -> float:
+        """By how much that is longer than the measurements say."""
+        return self._round_trips.patience
+
+    def rto_with(self, patience: float) -> float:
+        """How long to wait for the answer to an Interest that was sent with this patience."""
+        return min(self._round_trips.rto_s * patience, MAX_RTO_S)
+
+    @property
+    def rtt_s(self) -> float | None:
+        """The smoothed round trip; None before the first."""
+        return self._round_trips.rtt_s
+
+    @property
+    def base_s(self) -> float:
+        return self._round_trips.base_s
+
+    def on_data(self, rtt_s: float | None, now: float, is_marked: bool = False) -> None:
+        """An answer came; `rtt_s` is None when it may belong to an earlier transmission (Karn's rule)."""
+        self.loss -= self.loss * _LOSS_WEIGHT
+        if rtt_s is not None:
+            if self._drained is None or now - rtt_s >= self._drained[0]:
+                self._round_trips.measure(rtt_s, self.size)
+                self._watch_queue(rtt_s, now)
+            if is_marked and self._queue_s > max(_BURST_S, self._round_trips.base_s * _BURST_SHARE):
+                self._reduce(_BETA_OF_MARK, now - rtt_s, now)
+        if self._drained is not None:
+            return
+        if self.size < self._threshold:
+            self.size += 1.0
+        else:
+            self._grow(now)
+        if self.size > MAX_WINDOW:
+            self.size = MAX_WINDOW
+
+    def on_loss(self, sent: float, now: float) -> None:
+        """An Interest that was sent then was lost while others were answered."""
+        self.loss += (1.0 - self.loss) * _LOSS_WEIGHT
+        if self.loss > _TOLERATED_LOSS or self._queue_s > _QUEUE_TARGET_S:
+            self._reduce(_BETA, sent, now)
+
+    def on_nack(self, sent: float, now: float) -> None:
+        """A node on the way said that it is congested."""
+        self._reduce(_BETA, sent, now)
+
+    def on_timeout(self, sent: float, now: float) -> None:
+        """Nothing at all came since that Interest was sent: the window begins anew, and the next wait is longer."""
+        if sent >= self._last_cut:
+            self._round_trips.back_off()
+            self._reduce(_BETA, sent, now)
+            self.size = self._reno = MIN_WINDOW
+
+    def begin_again(self) -> None:
+        """The path is there again: what was learnt while it was away no longer holds."""
+        self._round_trips = RoundTrips()
+        self._round_ends, self._shortest_s, self._queue_s = float("-inf"), float("inf"), 0.0
+        self._look_at, self._drained = float("-inf"), None
+        self.size = max(self.size, INITIAL_WINDOW)
+
+    def _watch_queue(self, rtt_s: float, now: float) -> None:
+        if rtt_s < self._shortest_s:
+            self._shortest_s = rtt_s
+        if self._epoch == float("-inf"):
+            self._watch_start(rtt_s, now)
+        if now < self._round_ends:
+            return
+        round_trips, base_s = self._round_trips, self._round_trips.base_s
+        shortest_s, self._shortest_s = self._shortest_s, float("inf")
+        self._round_ends = now + shortest_s
+        self._queue_s = shortest_s - base_s
+        if self._drained is not None:
+            self._end_drain(now)
+        elif now >= self._look_at:
+            if self._look_at > float("-inf"):
+                self._begin_drain(base_s / shortest_s, now + 2 * shortest_s, now)
+            self._look_at, round_trips.lowest_s = now + _BASE_LIFETIME_S, float("inf")
+        elif self._queue_s > max(base_s / 2, _QUEUE_TARGET_S):
+            self._on_queue(shortest_s, now - rtt_s, now)
+        else:
+            self._in_vain = 0
+
+    def _on_queue(self, shortest_s: float, sent: float, now: float) -> None:
+        """Falls to what the path carries without the queue; when that helps nothing, the path has become longer."""
+        if sent < self._last_cut:
+            return
+        if self._in_vain and shortest_s > self._queued_rtt_s - _HELP * self._queue_s:
+            self._in_vain += 1
+        else:
+            self._in_vain, self._before = 1, self.size
+        self._queued_rtt_s = shortest_s
+        if self._in_vain > _IN_VAIN_MAX:
+            self._round_trips.base_s = shortest_s
+            self._in_vain, self._queue_s = 0, 0.0
+            self._threshold = max(self.size, self._before)
+            return
+        # What waits in the queue is the queue's share of the whole round trip, repairs included.
+        queued = self._queue_s / max(self._round_trips.rtt_s or 0.0, shortest_s)
+        self._reduce(max(1.0 - queued, _BETA_OF_DELAY_MIN), sent, now)
+        # What the path carries is known by now: the window stays near that for long before it tries more.
+        self._plateau, self._climb_s, self._queue_s = self.size, 0.0, 0.0
+
+    def _watch_start(self, rtt_s: float, now: float) -> None:
+        """Ends slow start when some answers in a row were all late (after HyStart++, RFC 9406)."""
+        self._some = (self._some[0] + 1, min(self._some[1], rtt_s))
+        if self._some[0] < _START_SAMPLES:
+            return
+        late_s, self._some = self._some[1] - self._round_trips.base_s, (0, float("inf"))
+        if late_s > max(self._round_trips.base_s * _START_SHARE, _START_MIN_S):
+            self._threshold = self._plateau = self._reno = self.size
+            self._epoch, self._climb_s = now, 0.0
+
+    def _begin_drain(self, share: float, ends: float, now: float) -> None:
+        after = max(self.size * max(share, _BETA_OF_DELAY_MIN), MIN_WINDOW)
+        self._drained = now, ends, after
+        self.size = max(after / 2, MIN_WINDOW)
+
+    def _end_drain(self, now: float) -> None:
+        assert self._drained is not None
+        _, ends, size = self._drained
+        lowest_s = self._round_trips.lowest_s
+        if now < ends or lowest_s == float("inf"):
+            return
+        self._drained = None
+        self._round_trips.base_s = lowest_s
+        self.size = self._reno = self._plateau = self._threshold = max(size, self.size)
+        self._epoch, self._climb_s = now, 0.0
+
+    def _reduce(self, beta: float, sent: float, now: float) -> None:
+        """Once for all the Interests that were sent before the last reduction."""
+        if sent < self._last_cut:
+            return
+        self._last_cut = self._epoch = now
+        self._drained = None
+        # Fast convergence: who loses again before the plateau leaves room for others.
+        self._plateau = self.size if self.size >= self._plateau else self.size * (1 + beta) / 2
+        self.size = self._reno = self._threshold = max(self.size * beta, MIN_WINDOW)
+        self._climb_s = (max(0.0, self._plateau - self.size) / _C) ** (1 / 3)
+
+    def _grow(self, now: float) -> None:
+        """Towards the plateau and past it, and never slower than Reno would."""
+        if self._epoch == float("-inf"):  # slow start went up to the largest window
+            return
+        rtt_s = self._round_trips.rtt_s or 0.0
+        target = self._plateau + _C * (now + rtt_s - self._epoch - self._climb_s) ** 3
+        self._reno += (_ALPHA if self._reno < self._plateau else 1.0) / self.size
+        if target > self.size:
+            self.size += (min(target, 1.5 * self.size) - self.size) / self.size
+        if self._reno > self.size:
+            self.size = self._reno

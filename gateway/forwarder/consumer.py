@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Protocol
 from weakref import WeakValueDictionary
 
+from gateway.forwarder import packet
 from gateway.forwarder.blob_source import PartialBlob, StorageFull
 from gateway.forwarder.blobs import BlobStore
 from gateway.forwarder.endpoint import Disconnected, Endpoint, FetchError, Nacked, TimedOut, connect
-from gateway.forwarder.packet import Data, Interest
+from gateway.forwarder.packet import Data, DecodeError, Interest
 from gateway.forwarder.segmented import fetch_segmented
 from gateway.forwarder.transfer import Counters, Job, Requester, Transfer
 from gateway.protocol import names, objects
@@ -44,6 +45,9 @@ MEMORY_MAX_BYTES = 1 << 20
 # How much a crash may cost: 4 MB, or what comes in 5 s. More often would wear the card out.
 _SYNC_BYTES, _SYNC_INTERVAL_S = 4 << 20, 5.0
 
+# A page of digests covers 250 segments: with two ahead, more than the largest window.
+_PAGES_AHEAD = 2
+
 Progress = Callable[[int, int], None]
 
 
@@ -53,6 +57,7 @@ class Consumer(Counters):
     def __init__(self, endpoint: Requester, network: names.Network) -> None:
         super().__init__()
         self.endpoint, self.network = endpoint, network
+        self._transfers: dict[bytes, Transfer] = {}
         self._locks: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
 
     async def fetch_blob(
@@ -67,8 +72,11 @@ class Consumer(Counters):
 
         `hints` are the holders to ask in turn (`b""` asks without a hint), `progress` gets the bytes held and the size.
         Raises FetchError after `patience_s` without progress, BlobError when the BlobRef lies, StorageFull.
-        What had arrived is kept when it fails or is cancelled.
+        What had arrived is kept when it fails or is cancelled. Who asks for a blob that is on its way waits with those
+        who asked before, and the holders it names are asked first from now on.
         """
+        if hints and (running := self._transfers.get(ref.sha256)) is not None:
+            running.nudge(hints)
         lock = self._locks.setdefault(ref.sha256, asyncio.Lock())
         async with lock:
             if store.has(ref.sha256):
@@ -80,6 +88,11 @@ class Consumer(Counters):
                 return await store.run(partial.finish)
             finally:
                 await asyncio.shield(store.run(store.release, partial))
+
+    def nudge(self) -> None:
+        """A link or a neighbour has come back: what every transfer waits for is asked for again at once."""
+        for transfer in self._transfers.values():
+            transfer.nudge()
 
     async def fetch_bytes(self, ref: BlobRef, hints: Sequence[Name] = (), patience_s: float = PATIENCE_S) -> bytes:
         """A small blob in memory; raises FetchError, BlobError when the BlobRef lies or is of more than 1 MB."""
@@ -109,29 +122,66 @@ class Consumer(Counters):
     ) -> None:
         """From the root down: each page of the index holds the digests that the next level is asked by."""
         transfer = Transfer(self.endpoint, self, hints, patience_s, f"blob {ref.sha256.hex()}")
-        blob = self.network.blob(ref.sha256)
-        for level in reversed(range(len(objects.level_counts(ref.size)))):
-            jobs = _jobs(blob, target, level)
-            await transfer.run(partial_of(next, jobs, None), partial_of(_accept, target, level, note))
+        self._transfers[ref.sha256] = transfer
+        order = _Order(self.network.blob(ref.sha256), target, len(objects.level_counts(ref.size)))
+        try:
+            await transfer.run(order.next_job, partial_of(self._accept, target, note))
+        finally:
+            if self._transfers.get(ref.sha256) is transfer:
+                del self._transfers[ref.sha256]
+
+    def _accept(self, target: _Target, note: Callable[[], None] | None, job: Job, wire: bytes) -> None:
+        """Takes a verified packet; raises BlobError when it can't be that part of the blob, for then the root lies."""
+        try:
+            start, stop = packet.content_span(wire)
+        except DecodeError as error:
+            raise BlobError(f"{names.to_uri(job.name)} is no segment: {error}: its root lies") from error
+        target.write(job.index, wire[start:stop], job.level)
+        self.bytes += stop - start
+        if note is not None:
+            note()
 
 
 class _Target(Protocol):
     """Where the packets of a blob go: a PartialBlob or memory."""
 
+    def holds(self, level: int, index: int) -> bool: ...
     def missing(self, level: int = 0) -> Iterator[int]: ...
     def digest(self, index: int, level: int = 0) -> bytes: ...
     def write(self, index: int, payload: bytes, level: int = 0) -> None: ...
 
 
-def _jobs(blob: Name, target: _Target, level: int) -> Iterator[Job]:
-    for index in target.missing(level):
-        yield Job(index, objects.packet_name(blob, level, index), target.digest(index, level))
+class _Order:
+    """In which order the packets of a blob are asked for: in that of the segments, each page of digests before its own.
 
+    Pages are asked for a little ahead, so that no round trip is spent on waiting for one.
+    """
 
-def _accept(target: _Target, level: int, note: Callable[[], None] | None, job: Job, data: Data) -> None:
-    target.write(job.index, data.content, level)
-    if note is not None:
-        note()
+    def __init__(self, blob: Name, target: _Target, levels: int) -> None:
+        self._blob, self._target = blob, target
+        self._missing = [target.missing(level) for level in range(levels)]
+        self._next = [next(missing, None) for missing in self._missing]
+
+    def next_job(self) -> Job | None:
+        """The next packet whose digest is known; None when it is yet to come, or nothing is left to ask for."""
+        for level in reversed(range(len(self._next))):
+            index = self._next[level]
+            if index is None or (level == 1 and self._is_far(index)):
+                continue
+            is_known = level + 1 == len(self._next) or self._target.holds(level + 1, index // objects.FANOUT)
+            return self._take(level, index) if is_known else None
+        return None
+
+    def _is_far(self, page: int) -> bool:
+        segment = self._next[0]
+        if segment is None or not self._target.holds(1, segment // objects.FANOUT):
+            return False
+        return page > segment // objects.FANOUT + _PAGES_AHEAD
+
+    def _take(self, level: int, index: int) -> Job:
+        self._next[level] = next(self._missing[level], None)
+        name = objects.packet_name(self._blob, level, index)
+        return Job(index, name, self._target.digest(index, level), level)
 
 
 class _Notes:
@@ -169,6 +219,10 @@ class _MemoryBlob:
     def __init__(self, ref: BlobRef) -> None:
         self.ref, self.counts = ref, objects.level_counts(ref.size)
         self.payloads = [[b""] * count for count in self.counts]
+        self._held: set[tuple[int, int]] = set()
+
+    def holds(self, level: int, index: int) -> bool:
+        return (level, index) in self._held
 
     def missing(self, level: int = 0) -> Iterator[int]:
         return iter(range(self.counts[level]))
@@ -182,3 +236,4 @@ class _MemoryBlob:
     def write(self, index: int, payload: bytes, level: int = 0) -> None:
         objects.check_payload(self.ref, level, index, payload)
         self.payloads[level][index] = payload
+        self._held.add((level, index))

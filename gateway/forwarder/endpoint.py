@@ -11,6 +11,7 @@ import itertools
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from gateway.forwarder import packet
@@ -21,9 +22,23 @@ from gateway.protocol.names import Name
 log = logging.getLogger(__name__)
 
 _DIGEST_COMPONENT_BYTES = 34
+_DATA = bytes((packet.DATA,))
 _STATUS_CODE, _STATUS_TEXT = 0x66, 0x67
 
 Handler = Callable[[Interest], "bytes | Awaitable[bytes | None] | None"]
+
+
+class Asker(Protocol):
+    """Who asks for many packets at once and keeps its own timers; nothing here may raise."""
+
+    def on_packet(self, name: Name, wire: bytes, is_marked: bool) -> bool:
+        """A Data packet of this name, of whatever digest; True when it is the one that was asked for."""
+
+    def on_nack(self, name: Name, reason: int) -> None:
+        """The network cannot bring it; `ask` holds until it is called again or forgotten."""
+
+    def on_disconnect(self) -> None:
+        """The forwarder closed the face."""
 
 
 class FetchError(Exception):
@@ -61,6 +76,7 @@ class Endpoint:
     def __init__(self, send: Callable[[bytes], None]) -> None:
         self._send = send
         self._pending: dict[Name, list[_Pending]] = {}
+        self._asked: dict[Name, list[Asker]] = {}
         self._prefix_interests = 0
         self._tokens = itertools.count(1)
         self._handlers: dict[Name, Handler] = {}
@@ -138,6 +154,29 @@ class Endpoint:
             if not entries:
                 del self._pending[key]
 
+    def ask(self, name: Name, wire: bytes, asker: Asker) -> None:
+        """Sends an Interest for `name` (without its digest); what comes is the asker's until it takes or forgets it.
+
+        Asked again for the same name, it is one question still.
+        """
+        if self._closed.is_set():
+            asker.on_disconnect()
+            return
+        askers = self._asked.get(name)
+        if askers is None:
+            self._asked[name] = [asker]
+        elif asker not in askers:
+            askers.append(asker)
+        self._send(wire)
+
+    def forget(self, name: Name, asker: Asker) -> None:
+        """The asker no longer waits for this."""
+        askers = self._asked.get(name, [])
+        if asker in askers:
+            askers.remove(asker)
+            if not askers:
+                del self._asked[name]
+
     # --- producer
 
     def serve(self, prefix: Name, handler: Handler) -> None:
@@ -162,11 +201,15 @@ class Endpoint:
 
     def receive(self, wire: bytes) -> None:
         """Takes one link packet from the face; what cannot be decoded is counted and dropped."""
+        if self._asked and wire[:1] == _DATA and self._offer(wire, False):
+            return
         try:
             link = packet.decode_link(wire)
             if not link.fragment:
                 return
             if link.fragment[0] == packet.DATA:
+                if self._asked and self._offer(link.fragment, link.congestion_mark > 0):
+                    return
                 self._on_data(packet.decode_data(link.fragment), link.pit_token)
                 return
             interest = packet.decode_interest(link.fragment)
@@ -189,6 +232,9 @@ class Endpoint:
             for pending in entries:
                 if not pending.future.done():
                     pending.future.set_exception(Disconnected("the forwarder closed the connection"))
+        asked, self._asked = self._asked, {}
+        for asker in {id(asker): asker for askers in asked.values() for asker in askers}.values():
+            asker.on_disconnect()
 
     async def closed(self) -> None:
         """Returns when the face is gone."""
@@ -198,6 +244,24 @@ class Endpoint:
         if self._on_close is not None:
             self._on_close()
         self.disconnected()
+
+    def _offer(self, wire: bytes, is_marked: bool) -> bool:
+        """Shows a Data packet to who asked for its name; whether nobody else can be waiting for it.
+
+        It is not decoded: an asker knows its packet by the digest of all its bytes.
+        """
+        name = packet.data_name(wire)
+        askers = self._asked.get(name)
+        if askers is None:
+            return False
+        if len(askers) == 1:
+            if askers[0].on_packet(name, wire, is_marked):
+                self._asked.pop(name, None)
+        else:
+            for asker in askers[:]:
+                if asker.on_packet(name, wire, is_marked):
+                    self.forget(name, asker)
+        return not self._prefix_interests and name not in self._pending
 
     def _on_data(self, data: Data, token: bytes | None) -> None:
         self._answer(self._pending.get(data.name), data, token, exact=True)
@@ -215,6 +279,8 @@ class Endpoint:
                 pending.future.set_result(data)
 
     def _on_nack(self, interest: Interest, reason: int, token: bytes | None) -> None:
+        for asker in self._asked.get(interest.name, ())[:]:
+            asker.on_nack(interest.name, reason)
         asked = interest.digest, interest.can_be_prefix, token
         for pending in self._pending.get(interest.name, ()):
             if (pending.digest, pending.can_be_prefix, pending.token) == asked and not pending.future.done():

@@ -203,19 +203,23 @@ class FastLane:
                 else:
                     # on_content_store_miss: where it goes is settled first, since the pipelines look at the disk too.
                     next_hops = hinted[hint] if hint else upstreams
-                    if can_be_prefix or upstreams is None or next_hops is None or name in fib:
+                    if can_be_prefix or upstreams is None or name in fib:
                         break
-                    upstream = next_hops[0] if next_hops else None
-                    if upstream is not None and (upstream is face or not upstream.up):
-                        upstream = next((hop for hop in next_hops if hop is not face and hop.up), None)
-                    if upstream is not None and (
-                        (hop_limit_at and buffer[hop_limit_at] == 1)
-                        or pit.size >= pit.capacity
-                        or face.waiting >= pit.capacity * PIT_SHARE_OF_FACE
-                    ):
-                        break
+                    upstream: Face | None = None
+                    if next_hops:
+                        upstream = next_hops[0]
+                        if upstream is face or not upstream.up:
+                            upstream = next((hop for hop in next_hops if hop is not face and hop.up), None)
+                        if upstream is not None and (
+                            (hop_limit_at and buffer[hop_limit_at] == 1)
+                            or pit.size >= pit.capacity
+                            or face.waiting >= pit.capacity * PIT_SHARE_OF_FACE
+                        ):
+                            break
                     if disk is not None and not must_be_fresh:
                         wire = disk.find(name, False, digest)
+                    if wire is None and next_hops is None:  # asked of this node as a holder, which it is not
+                        break
 
                 is_blob = blobs and name.startswith(blobs)
                 count += 1

@@ -29,7 +29,7 @@ from gateway.forwarder.pit import (
     PitEntry,
 )
 from gateway.forwarder.strategies.adaptive import Adaptive
-from gateway.forwarder.strategies.base import Strategy, combined_reason
+from gateway.forwarder.strategies.base import Strategy, combined_reason, unused_hop
 from gateway.forwarder.strategies.best_route import BestRoute
 from gateway.forwarder.strategies.multicast import Multicast
 from gateway.forwarder.strategy_choice import ADAPTIVE, BEST_ROUTE, MULTICAST, StrategyChoice
@@ -44,6 +44,7 @@ class PacketSource(Protocol):
     """A store of immutable packets behind the content store (gateway.forwarder.blobs.BlobStore)."""
 
     def find(self, name: Name, can_be_prefix: bool = False, digest: bytes | None = None) -> bytes | None: ...
+    def is_arriving(self, name: Name, now: float) -> bool: ...
 
 
 @dataclass(slots=True)
@@ -257,7 +258,9 @@ class Forwarder:
     ) -> None:
         hops = self._eligible_hops(face, interest) if next_hop is None else self._named_hop(next_hop, interest)
         record = entry.in_record(face) if entry is not None else None
-        if not hops and not (entry is not None and record is not None and entry.pending_upstreams(now)):
+        is_arriving = self._is_arriving(interest, now)
+        is_asked = entry is not None and record is not None and bool(entry.pending_upstreams(now))
+        if not (hops or is_arriving or is_asked):
             self._refuse(face, interest, pit_token, entry, now)
             return
         if entry is None:
@@ -276,14 +279,24 @@ class Forwarder:
             record.nonce, record.pit_token, record.wire = interest.nonce, pit_token, interest.wire
             record.expiry = expiry
         self.pit.set_expiry(entry, max(r.expiry for r in entry.in_records))
-        if not hops:
+        if not hops or is_arriving:
             return
         strategy = self._strategy(entry.name)
-        for place, hop in enumerate(strategy.on_interest(entry, hops, is_retransmission, now)):
+        upstreams = strategy.on_interest(entry, hops, is_retransmission, now) or _past_mutual_wait(entry, hops, now)
+        for place, hop in enumerate(upstreams):
             if place and strategy.has_probes:
                 nonce = os.urandom(4)
                 interest = replace(interest, nonce=nonce, wire=packet.with_other_nonce(interest, nonce))
             self.on_outgoing_interest(entry, interest, hop, face.id, expiry, now)
+
+    def _is_arriving(self, interest: Interest, now: float) -> bool:
+        """Whether what is asked of this node as a holder is on its way here anyway: it crosses the link once."""
+        return (
+            self.disk is not None
+            and bool(interest.hint)
+            and self.has_arrived(interest.hint)
+            and self.disk.is_arriving(interest.name, now)
+        )
 
     def on_outgoing_interest(
         self, entry: PitEntry, interest: Interest, face: Face, incoming_face: int, expiry: float, now: float
@@ -428,6 +441,18 @@ class Forwarder:
                 return
         if not entry.pending_upstreams(now):
             self._reject(entry, combined_reason(entry), now)
+
+
+def _past_mutual_wait(entry: PitEntry, hops: Sequence[Face], now: float) -> Sequence[Face]:
+    """Another next hop when everybody who was asked asks us for the same: each would wait for the other's answer.
+
+    Their nonces differ where a probe and its Interest meet, so that nobody takes it for a loop.
+    """
+    pending = entry.pending_upstreams(now)
+    if not pending or any(entry.in_record(record.face) is None for record in pending):
+        return ()
+    unused = unused_hop(entry, hops)
+    return () if unused is None else (unused,)
 
 
 def _is_one_packet(wire: bytes) -> bool:

@@ -314,6 +314,23 @@ def encode_interest(
     return name, tlv(INTEREST, b"".join(fields) + tail)
 
 
+def encode_hint(hint: Iterable[Name]) -> bytes:
+    """The ForwardingHint element that names these delegations; nothing for none."""
+    delegations = b"".join(tlv(_NAME, delegation) for delegation in hint)
+    return tlv(_FORWARDING_HINT, delegations) if delegations else b""
+
+
+def encode_plain_interest(name: Name, digest: bytes | None, hint: bytes, nonce: bytes) -> bytes:
+    """An Interest with nothing but a name, perhaps a digest and an encoded hint, and a nonce of 4 bytes; in haste."""
+    if digest is not None:
+        name = b"%b\x01\x20%b" % (name, digest)
+    size = len(name)
+    length = size + len(hint) + 8
+    if length >= 253:
+        return tlv(INTEREST, b"%b%b\x0a\x04%b" % (tlv(_NAME, name), hint, nonce))
+    return b"%c%c%c%c%b%b\x0a\x04%b" % (INTEREST, length, _NAME, size, name, hint, nonce)
+
+
 def forwarded(interest: Interest, strip_hint: bool) -> bytes:
     """The wire that goes to the next hop: one hop less, and no ForwardingHint inside the producer's region."""
     wire = interest.wire
@@ -379,6 +396,25 @@ class Data:
         if self._digest is None:
             self._digest = implicit_digest(self.wire)
         return self._digest
+
+
+def data_name(wire: bytes) -> Name:
+    """The name of a Data packet as nearly all are written, unchecked; empty when it is written otherwise."""
+    if len(wire) < 6:
+        return b""
+    at = 2 if wire[1] < 253 else 4
+    size = wire[at + 1]
+    return wire[at + 2 : at + 2 + size] if wire[at] == _NAME and size < 253 else b""
+
+
+def content_span(wire: bytes) -> tuple[int, int]:
+    """Where the content of a Data packet begins and ends; raises DecodeError when it has none."""
+    _, at, end = read_tlv(wire, 0, len(wire))
+    while at < end:
+        kind, start, at = read_tlv(wire, at, end)
+        if kind == _CONTENT:
+            return start, at
+    raise DecodeError("a Data packet without content")
 
 
 def implicit_digest(wire: bytes) -> bytes:

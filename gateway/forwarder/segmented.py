@@ -42,7 +42,13 @@ async def fetch_segmented(
     assembly = await _discover(endpoint, counters, name, hints, write_and_hash)
     if not assembly.is_complete:
         transfer = Transfer(endpoint, counters, hints, patience_s, names.to_uri(name))
-        await transfer.run(assembly.next_job, assembly.accept)
+
+        def accept(job: Job, wire: bytes) -> None:
+            data = packet.decode_data(wire)
+            assembly.accept(job, data)
+            counters.bytes += len(data.content)
+
+        await transfer.run(assembly.next_job, accept)
     if expected is not None and digest.digest() != expected:
         raise BlobError(f"blob {expected.hex()} came with SHA-256 {digest.hexdigest()}: a segment was forged")
     return assembly.size

@@ -55,6 +55,9 @@ class Contact:
     rtt_ms: float | None = None
     base_rtt_ms: float | None = None
     reason: str = ""
+    heard_at: float = float("-inf")
+    # Something has changed here that this neighbour has not asked for yet.
+    has_news: bool = False
     sampled_at: float | None = None
     rate_rx_mbps: float = 0.0
     rate_tx_mbps: float = 0.0
@@ -68,6 +71,11 @@ class Contact:
         if not self.node:
             return "silent"
         return "down" if self.schedule.failures >= HELLO_FAILURES else "up"
+
+    @property
+    def is_mutual(self) -> bool:
+        """Whether each hears the other, by what each says."""
+        return self.state == "up" and self.heard_of_us is not None and self.heard_of_us.received_of_16 > 0
 
     @property
     def loss(self) -> float | None:

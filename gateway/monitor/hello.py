@@ -18,6 +18,11 @@ from gateway.protocol.messages import Bandwidth, Heard, Hello
 from gateway.protocol.names import Name
 
 ASK = names.HELLO + names.component("ask", names.KEYWORD)
+# Ends the name of a question whose asker has news: it is worth asking back.
+NEWS = names.component("news", names.KEYWORD)
+FACES_MAX = LINKS_MAX = 16
+BLOBS_MAX, BLOB_BYTES = 64, 8
+REACH_MAX = 48
 # Leaves room for the names and signatures of both packets in the 8,800 bytes that travel.
 CONTENT_MAX_BYTES = 7800
 NODE_MAX_CHARACTERS = 64
@@ -33,8 +38,8 @@ class HelloError(Exception):
         self.kind = kind
 
 
-def ask_name(nonce: bytes) -> Name:
-    return ASK + names.component(nonce)
+def ask_name(nonce: bytes, has_news: bool = False) -> Name:
+    return ASK + names.component(nonce) + (NEWS if has_news else b"")
 
 
 def data_name(node: str, time_ms: int) -> Name:
@@ -42,10 +47,15 @@ def data_name(node: str, time_ms: int) -> Name:
 
 
 def compose(hello: Hello) -> bytes:
-    """The content of a hello; neighbours are left out from the end until it fits in a packet."""
+    """The content of a hello; far nodes, then blobs, then neighbours are left out from the end until it fits."""
     content = codec.encode(hello)
-    while len(content) > CONTENT_MAX_BYTES and hello.heard:
-        hello = replace(hello, heard=hello.heard[: len(hello.heard) * 3 // 4])
+    while len(content) > CONTENT_MAX_BYTES and (hello.reach or hello.blobs or hello.heard):
+        if hello.reach:
+            hello = replace(hello, reach=hello.reach[: len(hello.reach) * 3 // 4])
+        elif hello.blobs:
+            hello = replace(hello, blobs=())
+        else:
+            hello = replace(hello, heard=hello.heard[: len(hello.heard) * 3 // 4])
         content = codec.encode(hello)
     return content
 
@@ -67,7 +77,22 @@ def accept(wire: bytes, verify: Callable[[bytes], Packet], own_node: str) -> Hel
         )
     if hello.node == own_node:
         raise HelloError("self", f"the other end is this node, {own_node}")
-    return hello
+    return _within_limits(hello)
+
+
+def _within_limits(hello: Hello) -> Hello:
+    """What is beyond the limits, or no name of a node, is left out: it is about others than the teller."""
+    return replace(
+        hello,
+        blobs=tuple(b for b in hello.blobs[:BLOBS_MAX] if len(b) == BLOB_BYTES),
+        faces=hello.faces[:FACES_MAX],
+        links=hello.links[:LINKS_MAX],
+        reach=tuple(
+            row
+            for row in hello.reach[:REACH_MAX]
+            if 0 < len(row.node) <= NODE_MAX_CHARACTERS and row.node != hello.node and row.cost >= 0
+        ),
+    )
 
 
 def heard_of(node: str, heard: Sequence[Heard]) -> Heard | None:

@@ -24,6 +24,7 @@ class Interface:
     tx_errors: int = 0
     rx_dropped: int = 0
     tx_dropped: int = 0
+    mac: str = ""
 
     def report(self) -> InterfaceReport:
         return InterfaceReport(
@@ -93,6 +94,46 @@ class LinkLayer:
         chosen = set(only)
         wanted = {i.index for i in self.interfaces if not chosen or i.name in chosen}
         return tuple(a.network.split("/")[0] for a in self.addresses if a.is_global and a.interface in wanted)
+
+    def link_addresses(self, only: Iterable[str] = ()) -> tuple[str, ...]:
+        """What others find of this node in tables below IP routes: link-local and hardware addresses."""
+        chosen = set(only)
+        wanted = {i.index: i for i in self.interfaces if (not chosen or i.name in chosen) and i.mac}
+        local = [a.network.split("/")[0] for a in self.addresses if a.interface in wanted and not a.is_global]
+        return tuple(dict.fromkeys([*local, *(i.mac for i in wanted.values())]))
+
+    def faces(self, listening: Iterable[tuple[str, str, int]], only: Iterable[str] = ()) -> tuple[str, ...]:
+        """The URIs at which this node may be dialled, given (scheme, host, port) of its sockets; TCP before UDP.
+
+        A socket bound to all addresses is reached at each; a link-local one stands without its zone, which is the other
+        end's to know. Addresses of the machine itself (127.0.0.1) are only told where the socket is bound to them.
+        """
+        chosen = set(only)
+        names = {i.index: i.name for i in self.interfaces}
+        own = [a for a in self.addresses if not chosen or names.get(a.interface) in chosen]
+        hosts: dict[int, list[str]] = {4: [], 6: []}
+        for each in sorted(own, key=lambda a: not a.is_global):
+            address = ipaddress.ip_interface(each.network).ip
+            if not address.is_loopback:
+                hosts[address.version].append(str(address))
+        found = []
+        for scheme, host, port in sorted(listening, key=lambda socket: not socket[0].startswith("tcp")):
+            bound = _address(host.partition("%")[0])
+            if bound is not None:
+                at = hosts[bound.version] if bound.is_unspecified else [str(bound)]
+                found += [f"{scheme}://{f'[{h}]' if bound.version == 6 else h}:{port}" for h in at]
+        return tuple(dict.fromkeys(found))
+
+    def on_link(self, interface: str, host: str) -> bool:
+        """Whether an address is that of a machine on this interface's own link, so that no router leads astray."""
+        address = _address(host)
+        index = next((i.index for i in self.interfaces if i.name == interface), None)
+        if address is None or index is None or address.is_unspecified or address.is_multicast:
+            return False
+        if address.is_link_local:
+            return True
+        networks = [ipaddress.ip_interface(a.network) for a in self.addresses if a.interface == index]
+        return any(address in own.network and address != own.ip for own in networks if own.version == address.version)
 
     def reports(self, only: Iterable[str] = ()) -> tuple[InterfaceReport, ...]:
         chosen = set(only)

@@ -13,7 +13,7 @@ from gateway.monitor import hello as hellos
 from gateway.monitor.contact import Contact, FaceSample
 from gateway.monitor.linklayer import LinkLayer, host_of
 from gateway.monitor.rates import BITRATE_SHARE, NL80211, PEER, PROBE, RX, TX, Estimate, GoodputMeter, RateBook
-from gateway.monitor.schedule import HelloSchedule, ProbeSchedule
+from gateway.monitor.schedule import HURRY_PAUSE_S, HelloSchedule, ProbeSchedule
 from gateway.monitor.train import ProbeResult
 from gateway.protocol.messages import Bandwidth, Heard, Hello, LinkReport
 
@@ -26,6 +26,9 @@ SLOW_MBPS_UNKNOWN = 0.1
 # Links whose last face is gone are remembered for so long: a face that comes back need not be measured again.
 FORGET_S = 6 * 3600.0
 MAX_LINKS = 1024
+FIRST_HELLOS, ACQUAINTANCE_PAUSE_S = 4, 1.0
+# So often a change of routes goes on to the next gateway.
+NEWS_PAUSE_S = 1.0
 # A neighbour's probe of us is over when it has asked for nothing for so long.
 SERVED_PAUSE_S = 0.4
 
@@ -145,13 +148,14 @@ class LinkTable:
         contact.node, contact.boot_id = hello.node, hello.boot_id
         contact.sequence, contact.order = hello.sequence, order
         contact.outcomes.append(True)
-        contact.reason = ""
+        contact.reason, contact.heard_at = "", now
         if contact.face.outstanding <= IDLE_OUTSTANDING and self._probing != face_id:
             contact.on_rtt(rtt_s * 1000)
         link = self._link(now, contact)
         self._take_heard(now, contact, link, hello)
-        is_settled = not is_news and link.book.is_fresh(RX, now) and link.book.is_fresh(TX, now)
+        is_settled = not is_news and contact.is_mutual and link.book.is_fresh(RX, now) and link.book.is_fresh(TX, now)
         contact.schedule.succeeded(now, is_settled)
+        self._hurry_acquaintance(now, contact)
         return True
 
     def _take_heard(self, now: float, contact: Contact, link: Link, hello: Hello) -> None:
@@ -160,10 +164,13 @@ class LinkTable:
         if told is not None:
             link.book.record(Estimate(told.mbps, TX, PEER, now - told.age_s, told.confidence))
 
-    def on_hello_failed(self, now: float, face_id: int, reason: str) -> bool:
-        """Counts a hello without an acceptable answer; True when the face has just gone down by it."""
+    def on_hello_failed(self, now: float, face_id: int, reason: str, sent_at: float = float("inf")) -> bool:
+        """Counts a hello without an acceptable answer; True when the face has just gone down by it.
+
+        One that was sent before the neighbour was last heard says nothing: a later one has been answered.
+        """
         contact = self.contacts.get(face_id)
-        if contact is None:
+        if contact is None or contact.heard_at > sent_at:
             return False
         was_up = contact.state == "up"
         if contact.node:  # before its first answer nobody knows whether anybody is there to lose a hello
@@ -172,11 +179,34 @@ class LinkTable:
         contact.schedule.failed(now)
         return was_up and contact.state == "down"
 
-    def on_asked(self, now: float, face_id: int | None) -> None:
-        """A neighbour said hello to us: whoever we do not hear may be back."""
+    def on_asked(self, now: float, face_id: int | None, has_news: bool = False) -> None:
+        """A neighbour said hello to us: whoever we do not hear may be back, and one that has news is asked for them."""
         for contact in self._one_or_all(face_id):
-            if contact.face.up and contact.state != "up":
-                contact.schedule.hurry(now)
+            if contact.face.up and (has_news or contact.state != "up"):
+                contact.schedule.hurry(now, NEWS_PAUSE_S if has_news else HURRY_PAUSE_S)
+            self._hurry_acquaintance(now, contact)
+
+    @staticmethod
+    def _hurry_acquaintance(now: float, contact: Contact) -> None:
+        """Two that have just met ask once more, so that each knows that the other hears it; not for ever, though."""
+        if contact.state == "up" and not contact.is_mutual and len(contact.outcomes) <= FIRST_HELLOS:
+            contact.schedule.hurry(now, ACQUAINTANCE_PAUSE_S)
+
+    def tell_news(self, now: float) -> None:
+        """What this node says of others has changed: every neighbour is to ask for it."""
+        for contact in self.contacts.values():
+            contact.has_news = True
+            contact.schedule.hurry(now, NEWS_PAUSE_S)
+
+    def on_link_event(self, now: float) -> None:
+        """A device or an address has changed: every neighbour is greeted at once, since one may just have come."""
+        for contact in self.contacts.values():
+            contact.schedule.at_once(now)
+
+    def hears(self, face_id: int, node: str) -> bool:
+        """Whether this node was the one heard on a face."""
+        contact = self.contacts.get(face_id)
+        return contact is not None and contact.node == node and contact.state == "up"
 
     def heard(self, now: float) -> tuple[Heard, ...]:
         """The neighbours this node hears, for its own hello: the best of the faces to each."""

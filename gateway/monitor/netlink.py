@@ -112,6 +112,7 @@ class Netlink:
             message.mtu,
             host.read_medium(self._root, message.name),
             host.read_wired_speed_mbps(self._root, message.name),
+            mac=message.mac,
             **message.counters,
         )
 
@@ -172,6 +173,13 @@ def _dump(opened: socket.socket, kind: int, body: bytes) -> Iterator[bytes]:
     """The messages of a table; raises OSError when the kernel refuses."""
     opened.send(_HEADER.pack(_HEADER.size + len(body), kind, _REQUEST | _DUMP, 1, 0) + body)
     return _answer(opened)
+
+
+def generic_dump(family: bytes, body: bytes) -> list[bytes]:
+    """The messages of a generic netlink dump; empty when the kernel has no such family, raises OSError otherwise."""
+    with _socket(_NETLINK_GENERIC) as generic:
+        number = _family_id(generic, family)
+        return [] if number is None else list(_dump(generic, number, body))
 
 
 def _decoded(codec: str, wire: bytes) -> Any:

@@ -9,7 +9,7 @@ from gateway.monitor.host import HostSample
 from gateway.monitor.linklayer import LinkLayer
 from gateway.monitor.links import FaceSample
 from gateway.protocol.keys import Packet
-from gateway.protocol.messages import ForwarderCounters, Hello, RouteReport, ServiceStatus
+from gateway.protocol.messages import ForwarderCounters, Hello, Reach, RouteReport, ServiceStatus
 from gateway.protocol.names import Name
 
 
@@ -20,6 +20,8 @@ class Interest(Protocol):
     def name(self) -> Name: ...
     @property
     def incoming_face(self) -> int | None: ...
+    @property
+    def parameters(self) -> bytes | None: ...
 
 
 class Data(Protocol):
@@ -37,6 +39,7 @@ class Endpoint(Protocol):
         can_be_prefix: bool = False,
         must_be_fresh: bool = False,
         lifetime_ms: int = 4000,
+        parameters: bytes | None = None,
         next_hop_face: int | None = None,
     ) -> Data: ...
 
@@ -60,6 +63,21 @@ class Gateway(Protocol):
     def blobs(self) -> tuple[bytes, ...]: ...
     def routes(self) -> tuple[RouteReport, ...]: ...
     def runtimes(self) -> tuple[str, ...]: ...
+
+    def groups(self) -> Sequence[tuple[int, str]]:
+        """The multicast faces that are up: id and interface."""
+
+    def listening(self) -> Sequence[tuple[str, str, int]]:
+        """Scheme, host and port of each socket that neighbours may dial."""
+
+    def held(self) -> tuple[bytes, ...]:
+        """The first 8 bytes of the SHA-256 of each blob held whole or in part, newest first, at most 64."""
+
+    def reach(self) -> tuple[Reach, ...]:
+        """The nodes that this node has a route to, nearest first."""
+
+    def dial(self, wanted: Sequence[tuple[str, str]]) -> None:
+        """These faces, by name and URI, shall be there, and none that were dialled for the same reason before."""
 
     def on_hello(self, face_id: int, hello: Hello) -> None:
         """A neighbour is heard on a face: called with every accepted hello."""

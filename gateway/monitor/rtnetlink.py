@@ -10,9 +10,10 @@ from dataclasses import dataclass
 _HEADER_BYTES = 16
 _LINK = struct.Struct("=BxHiII")  # family, device type, index, flags, change
 _ADDRESS = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
-_IFLA_IFNAME, _IFLA_MTU, _IFLA_STATS, _IFLA_OPERSTATE, _IFLA_STATS64 = 3, 4, 7, 16, 23
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_STATS, _IFLA_OPERSTATE, _IFLA_STATS64 = 1, 3, 4, 7, 16, 23
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _IFF_UP = 1
+_MAC_BYTES = 6
 # RFC 2863's states; a device that does not tell (the loopback, say) has its administrative one.
 _OPERSTATE_UNKNOWN, _OPERSTATE_UP = 0, 6
 # The first counters of rtnl_link_stats: packets in and out, then these.
@@ -28,6 +29,7 @@ class LinkMessage:
     is_up: bool
     mtu: int
     counters: dict[str, int]
+    mac: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ def parse_link(wire: bytes) -> LinkMessage:
         bool(flags & _IFF_UP) if state == _OPERSTATE_UNKNOWN else state == _OPERSTATE_UP,
         int.from_bytes(found.get(_IFLA_MTU, b""), sys.byteorder),
         _counters(found),
+        mac.hex(":") if len(mac := found.get(_IFLA_ADDRESS, b"")) == _MAC_BYTES and any(mac) else "",
     )
 
 

@@ -12,6 +12,8 @@ HELLO_RETRY_S = 2.0
 HELLO_FAILURES = 3
 HURRY_S = 0.5
 HURRY_PAUSE_S = 4.0
+# Hellos sent because of link events: so many in a row, then one a second, whatever a bad cable does.
+RUSH_BURST, RUSH_REFILL_S = 5.0, 1.0
 
 # A probe may take one thousandth of the time.
 AIRTIME_SHARE = 0.001
@@ -31,18 +33,35 @@ class HelloSchedule:
         self._random = random
         self._interval_s = HELLO_S
         self._hurried = float("-inf")
+        self._rush_credit, self._rush_at = RUSH_BURST, now
+        self._rushed_to: float | None = None
         self.next_at = now
         self.failures = 0
 
     def sent(self) -> None:
-        """One is on its way: the next is due when its outcome is known."""
-        self.next_at = float("inf")
+        """One is on its way: the next is due when its outcome is known, unless a link event comes before."""
+        self.next_at, self._rushed_to = float("inf"), None
+
+    def at_once(self, now: float) -> None:
+        """The link may just have come: say hello now, also while the answer to another one is awaited."""
+        self._rush_credit = min(RUSH_BURST, self._rush_credit + (now - self._rush_at) / RUSH_REFILL_S)
+        self._rush_at = now
+        if self._rushed_to is None:
+            wait_s = max(0.0, 1.0 - self._rush_credit) * RUSH_REFILL_S
+            self._rush_credit -= 1.0
+            self._rushed_to = now + wait_s
+        self._rush()
+
+    def _rush(self) -> None:
+        if self._rushed_to is not None:
+            self.next_at = min(self.next_at, self._rushed_to)
 
     def succeeded(self, now: float, is_settled: bool) -> None:
         """`is_settled`: nothing is left to learn from this neighbour, so it may be asked less often."""
         self.failures = 0
         self._interval_s = min(HELLO_MAX_S, self._interval_s * HELLO_BACKOFF) if is_settled else HELLO_S
         self.next_at = now + self._jittered(self._interval_s)
+        self._rush()
 
     def failed(self, now: float) -> None:
         self.failures += 1
@@ -52,15 +71,16 @@ class HelloSchedule:
         else:
             self.next_at = now + self._jittered(self._interval_s)
             self._interval_s = min(HELLO_MAX_S, self._interval_s * HELLO_BACKOFF)
+        self._rush()
 
-    def hurry(self, now: float) -> None:
-        """The neighbour seems to have news: ask soon, but not more than once every few seconds.
+    def hurry(self, now: float, pause_s: float = HURRY_PAUSE_S) -> None:
+        """The neighbour seems to have news: ask soon, but not more than once in `pause_s`.
 
         What comes within the pause waits for its end: a node that has just enrolled greets a second time, with its key.
         """
         if self.next_at == float("inf"):
             return
-        start = max(now, self._hurried + HURRY_PAUSE_S)
+        start = max(now, self._hurried + pause_s)
         soon = start + self._random.uniform(HURRY_S / 2, HURRY_S)
         if soon < self.next_at:
             self._hurried, self.next_at = start, soon

@@ -21,7 +21,7 @@ from gateway.placement_client.decision_store import DecisionStore, Floors, Store
 from gateway.placement_client.fetching import BlobFetching
 from gateway.placement_client.notices import Notices
 from gateway.placement_client.pacing import Backoff, jittered, wait
-from gateway.placement_client.ports import Blobs, Endpoint, Executor, Pin
+from gateway.placement_client.ports import Blobs, Custody, Endpoint, Executor, Pin
 from gateway.placement_client.session import Clock, EpochUnproven, Session, Verdict
 from gateway.placement_client.tips import Tip, Tips
 from gateway.protocol import keys, objects
@@ -92,6 +92,10 @@ class PlacementClient:
             backoff=Backoff(self._chance, *retry_s),
         )
         session.floor_time = max(session.floor_time, build_time)
+
+    def entrust(self, custody: Custody) -> None:
+        """From now on neighbours are asked to get what can't be reached."""
+        self._fetching.custody = custody
 
     @property
     def order(self) -> tuple[int, int]:

@@ -126,5 +126,6 @@ def holders(section: Section, node: str, distance: Callable[[str], float]) -> tu
     """Who may have the service's blobs: the parent named for this node, other heads (nearest first), the origin."""
     own = next((head for head in section.heads if head.node == node), None)
     others = sorted({head.node for head in section.heads} - {node}, key=lambda name: (distance(name), name))
-    order = [own.parent if own is not None else "", *others, section.origin]
+    parent = own.parent if own is not None else section.parents.get(node, "")
+    order = [parent, *others, section.origin]
     return tuple(name for name in dict.fromkeys(order) if name and name != node)

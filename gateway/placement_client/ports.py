@@ -49,6 +49,13 @@ class Blobs(Protocol):
     async def fetch_bytes(self, ref: BlobRef, hints: Sequence[Name]) -> bytes: ...
 
 
+class Custody(Protocol):
+    """Has neighbours get what can't be reached from here; wanting a blob twice is wanting it once."""
+
+    def want(self, ref: BlobRef, holders: Sequence[str] = (), priority: int = 5) -> None: ...
+    def satisfied(self, sha256: bytes) -> None: ...
+
+
 class Executor(Protocol):
     """Takes the desired state; raises OSError or an `unreachable` error while it cannot be reached."""
 

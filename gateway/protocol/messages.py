@@ -171,8 +171,30 @@ class Heard:
 
 
 @dataclass(frozen=True, slots=True)
+class Reach:
+    """A node that the teller reaches, so that nodes beyond the neighbours are known: a distance, and where it listens.
+
+    `cost` adds up those of the overlay links; `path` has the first 4 bytes of the SHA-256 of each node's name between
+    the teller and `node`, nearest first; `uri` is a face URI of `node`. `way` numbers the teller's IP next hops: nodes
+    with one number begin with the same one. `rtt_ms` is measured, to the teller's own neighbours only.
+    """
+
+    node: str = key(1)
+    cost: int = key(2, 1)
+    path: bytes = key(3, b"")
+    uri: str = key(4, "")
+    way: int = key(5, 0)
+    rtt_ms: float | None = key(6, None)
+
+
+@dataclass(frozen=True, slots=True)
 class Hello:
-    """Who is at the other end of a face, whom it hears, and which head it holds."""
+    """Who is at the other end of a face, whom it hears, which head it holds, and which blobs.
+
+    `blobs` are the first 8 bytes of the SHA-256 of blobs that it holds whole or in part, newest first, at most 64.
+    `faces` are the URIs at which it may be dialled, `links` its link-local and hardware addresses, for who finds those
+    in a routing table.
+    """
 
     node: str = key(1)
     boot_id: str = key(2)
@@ -181,6 +203,10 @@ class Hello:
     epoch: int = key(5, 0)
     version: int = key(6, 0)
     heard: tuple[Heard, ...] = key(7, ())
+    blobs: tuple[bytes, ...] = key(8, ())
+    faces: tuple[str, ...] = key(9, ())
+    links: tuple[str, ...] = key(10, ())
+    reach: tuple[Reach, ...] = key(11, ())
 
 
 # --- what a provider allows to run ---------------------------------------------------------------------------
@@ -269,7 +295,8 @@ class Section:
     """Where one service runs in one zone (`""` is the whole network); `members` maps a node to its head.
 
     `specification` is the name of the ServiceSpec packet, `specification_digest` that packet's implicit digest;
-    `origin` is the node beside the repository, which holds every blob of the service.
+    `origin` is the node beside the repository, which holds every blob of the service. `parents` maps each stand-by to
+    the node from which it fetches the image.
     """
 
     service: str = key(1)
@@ -282,6 +309,7 @@ class Section:
     heads: tuple[PlacedHead, ...] = key(8, ())
     standbys: tuple[str, ...] = key(9, ())
     members: dict[str, str] = key(10, dict)
+    parents: dict[str, str] = key(11, dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,3 +355,67 @@ class EnrolReply:
 
     certificate: bytes = key(1, b"")
     refusal: str = key(2, "")
+
+
+# --- wants: store and forward --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """A node asks whoever meets it to get a blob for it, or, `withdrawn`, to leave it; signed by the wanter.
+
+    `priority` is 0 (control) to 9 (bulk); `lifetime_s` counts from the signature and is what custodians go by, because
+    clocks may be wrong; `expires` is the end by the wanter's clock, for people; `holders` are nodes that have the blob.
+    """
+
+    blob: BlobRef = key(1)
+    wanter: str = key(2)
+    priority: int = key(3, 5)
+    expires: float = key(4, 0.0)
+    lifetime_s: float = key(5, 0.0)
+    holders: tuple[str, ...] = key(6, ())
+    withdrawn: bool = key(7, False)
+
+
+@dataclass(frozen=True, slots=True)
+class CarriedWant:
+    """A want's signed packet on its way: how many more nodes may take it, and how much of its lifetime is left."""
+
+    packet: bytes = key(1)
+    hops: int = key(2, 0)
+    left_s: float = key(3, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class WantOffer:
+    """What a node tells another when they meet: wants to take into custody, and what it holds for the other.
+
+    `certificates` are those of the wanters; `held` are SHA-256 of blobs which the asked node wants. `serial` only makes
+    every offer another packet.
+    """
+
+    node: str = key(1)
+    serial: int = key(2, 0)
+    wants: tuple[CarriedWant, ...] = key(3, ())
+    certificates: tuple[bytes, ...] = key(4, ())
+    held: tuple[bytes, ...] = key(5, ())
+
+
+@dataclass(frozen=True, slots=True)
+class WantRefusal:
+    """Which want of an offer was not taken, by its place in it, and why.
+
+    `is_passing` where it may be taken in a moment: a certificate is on its way, or too much was asked at once.
+    """
+
+    index: int = key(1)
+    reason: str = key(2, "")
+    is_passing: bool = key(3, False)
+
+
+@dataclass(frozen=True, slots=True)
+class WantAnswer:
+    """What became of an offer; `held` are SHA-256 of blobs in it that the asked node has, whole or in part."""
+
+    refusals: tuple[WantRefusal, ...] = key(1, ())
+    held: tuple[bytes, ...] = key(2, ())

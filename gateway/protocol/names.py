@@ -149,6 +149,13 @@ class Network:
     def report(self, node: str) -> Name:
         return self._below("node", node, "report")
 
+    def wants(self, node: str) -> Name:
+        """Where a node takes wants of its neighbours into custody, and below which it signs its own."""
+        return self._below("node", node, "want")
+
+    def want(self, node: str, sha256: bytes, version_number: int) -> Name:
+        return self.wants(node) + component(sha256.hex()) + version(version_number)
+
     def blob(self, sha256: bytes) -> Name:
         return self.blobs + component(sha256.hex())
 

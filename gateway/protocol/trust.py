@@ -53,6 +53,10 @@ class TrustStore:
         """The anchor and every certificate accepted, to be served and stored."""
         return list(self._certificates.values())
 
+    def certificate(self, key_name: Name) -> bytes | None:
+        """The certificate of a key, if it was accepted."""
+        return self._certificates.get(key_name)
+
     def add_certificate(self, wire: bytes, now: float | None = None) -> Packet:
         """Accepts a certificate that a known key issued; raises TrustError, or UnknownKey to fetch the issuer's first.
 

@@ -1,67 +1,24 @@
-"""A network in one object, on a virtual clock: delay, loss, reordering, rate, forgery and Nacks."""
+"""A network in one object, for consumers on a VirtualLoop: delay, loss, reordering, rate, forgery and Nacks."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-import selectors
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
 
-from gateway.forwarder.endpoint import Nacked, TimedOut
-from gateway.forwarder.packet import NACK_NO_ROUTE, Data, decode_data
+from gateway.forwarder import packet
+from gateway.forwarder.endpoint import Asker, Nacked, TimedOut
+from gateway.forwarder.packet import NACK_NO_ROUTE, Data, Interest, decode_data, decode_interest
 from gateway.protocol import keys
 from gateway.protocol.names import Name
 
-T = TypeVar("T")
 # name, can_be_prefix, implicit digest -> the packet, or None for a Nack
 Holder = Callable[[Name, bool, bytes | None], bytes | None]
+NACK_REASONS = {text: reason for reason, text in packet.NACK_REASONS.items()}
 
 
 class Silence(Exception):
     """Raised by a holder that does not answer."""
-
-
-class _JumpingSelector(selectors.DefaultSelector):
-    """Instead of waiting for a timer it moves the clock there, unless a thread of the loop is at work."""
-
-    now = 0.0
-    thread_jobs = 0
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        events = super().select(0)
-        if events or (timeout is not None and timeout <= 0):
-            return events
-        if timeout is None or self.thread_jobs:
-            return super().select(10)
-        self.now += timeout
-        return []
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop on which hours pass in no time; the work of threads takes no time at all."""
-
-    def __init__(self) -> None:
-        self._jumping = _JumpingSelector()
-        super().__init__(self._jumping)
-
-    def time(self) -> float:
-        return self._jumping.now
-
-    def run_in_executor(self, executor: Any, function: Any, *args: Any) -> Any:
-        self._jumping.thread_jobs += 1
-        future = super().run_in_executor(executor, function, *args)
-        future.add_done_callback(self._thread_done)
-        return future
-
-    def _thread_done(self, _: Any) -> None:
-        self._jumping.thread_jobs -= 1
-
-
-def run(main: Coroutine[Any, Any, T]) -> T:
-    """Runs a coroutine on a virtual clock."""
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return runner.run(main)
 
 
 class FakeNetwork:
@@ -77,6 +34,8 @@ class FakeNetwork:
         self.is_up = True
         self._random = random.Random(seed)
         self._free_at = 0.0
+        self._askers: dict[Name, Asker] = {}
+        self._tasks: set[asyncio.Future[None]] = set()
 
     async def express(
         self,
@@ -102,16 +61,48 @@ class FakeNetwork:
                 self.in_flight -= 1
         raise TimedOut("no answer")
 
+    def ask(self, name: Name, wire: bytes, asker: Asker) -> None:
+        self._askers[name] = asker
+        task = asyncio.ensure_future(self._serve(name, decode_interest(wire)))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def forget(self, name: Name, asker: Asker) -> None:
+        self._askers.pop(name, None)
+
+    async def _serve(self, name: Name, interest: Interest) -> None:
+        try:
+            data = await self.express(
+                name, can_be_prefix=interest.can_be_prefix, hint=interest.hint, digest=interest.digest
+            )
+        except Nacked as nack:
+            if (asker := self._askers.get(name)) is not None:
+                asker.on_nack(name, NACK_REASONS[nack.reason])
+        except TimedOut:
+            pass
+        else:
+            asker = self._askers.get(name)
+            if asker is not None and asker.on_packet(name, data.wire, False):
+                self._askers.pop(name, None)
+
+    async def _never(self) -> None:
+        """What is lost is waited for, but it is not in flight any more."""
+        self.in_flight -= 1
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            self.in_flight += 1
+
     async def _answer(self, name: Name, can_be_prefix: bool, hint: Name, digest: bytes | None) -> Data:
         crowded = self.in_flight > self.capacity
         await asyncio.sleep(self.delay_s + self.jitter_s * self._random.random())
         if not self.is_up or self._random.random() < self.loss or crowded:
-            await asyncio.sleep(3600)
+            await self._never()
         holder = self.holders.get(hint)
         try:
             wire = holder(name, can_be_prefix, digest) if holder else None
         except Silence:
-            await asyncio.sleep(3600)
+            await self._never()
         if wire is None:
             raise Nacked(name, NACK_NO_ROUTE)
         if self._random.random() < self.forgery:

@@ -2,13 +2,15 @@
 
 import asyncio
 import hashlib
+import itertools
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from gateway.forwarder import packet
 from gateway.forwarder.blobs import BlobStore, StorageFull
 from gateway.forwarder.consumer import Consumer, FetchError
 from gateway.forwarder.endpoint import Endpoint
@@ -16,7 +18,8 @@ from gateway.forwarder.producer import SegmentedContent, serve_blobs
 from gateway.protocol import keys, names, objects
 from gateway.protocol.errors import BlobError
 from gateway.protocol.messages import BlobRef
-from tests.forwarder.fake_network import FakeNetwork, Holder, Silence, run
+from tests.forwarder.fake_network import FakeNetwork, Holder, Silence
+from tests.simulation.loop import run
 
 NETWORK = names.Network("/guifi/sants")
 PAYLOAD = objects.PAYLOAD_BYTES
@@ -106,12 +109,12 @@ def test_forged_packets_cannot_answer(network: FakeNetwork, store: BlobStore) ->
 
 
 def test_window_opens_and_stays_bounded(network: FakeNetwork, holder: BlobStore, store: BlobStore) -> None:
-    """A long transfer starts with four Interests in flight and never has more than 256."""
+    """A long transfer starts with four Interests in flight and never has more than 400."""
     ref = holder.add_bytes(content_of(1500 * PAYLOAD))
     network.delay_s = 0.2
     peaks: list[int] = []
     run(Consumer(network, NETWORK).fetch_blob(ref, store, progress=lambda *_: peaks.append(network.peak)))
-    assert peaks[0] <= 8 and 200 < network.peak <= 256
+    assert peaks[0] <= 8 and 200 < network.peak <= 400
 
 
 def test_a_slow_link_is_filled_but_not_flooded(network: FakeNetwork, store: BlobStore) -> None:
@@ -277,6 +280,88 @@ def test_concurrent_fetches_share_the_work(network: FakeNetwork, store: BlobStor
 
     assert run(both()) == [store.path(REF.sha256)] * 2
     assert consumer.interests == 263
+
+
+def test_who_asks_later_brings_a_holder(network: FakeNetwork, holder: BlobStore, store: BlobStore) -> None:
+    """A second request for a blob that does not come names somebody who is there: both have it soon, fetched once."""
+    network.holders = {A: silent, B: holder.find}
+    consumer = Consumer(network, NETWORK)
+
+    async def both() -> float:
+        first = asyncio.ensure_future(consumer.fetch_blob(REF, store, [A]))
+        await asyncio.sleep(20)
+        asked = asyncio.get_running_loop().time()
+        second = asyncio.ensure_future(consumer.fetch_blob(REF, store, [B]))
+        assert await first == await second == store.path(REF.sha256)
+        return asyncio.get_running_loop().time() - asked
+
+    assert run(both()) < 1
+    assert consumer.segments == 263
+
+
+def test_a_contact_is_used_at_once(network: FakeNetwork, store: BlobStore) -> None:
+    """When a link comes back, a transfer that had lost all patience goes on within a round trip."""
+    consumer = Consumer(network, NETWORK)
+
+    async def fetch() -> float:
+        fetching = asyncio.ensure_future(consumer.fetch_blob(REF, store))
+        await asyncio.sleep(0.05)
+        network.is_up = False
+        await asyncio.sleep(23.3)
+        network.is_up = True
+        consumer.nudge()
+        back = asyncio.get_running_loop().time()
+        await fetching
+        return asyncio.get_running_loop().time() - back
+
+    assert run(fetch()) < 0.5
+
+
+def test_a_nudge_repeats_nothing_of_a_transfer_that_goes_well(network: FakeNetwork, store: BlobStore) -> None:
+    """A neighbour that comes up costs a transfer from another one no Interest."""
+    consumer = Consumer(network, NETWORK)
+
+    async def fetch() -> None:
+        fetching = asyncio.ensure_future(consumer.fetch_blob(REF, store))
+        while not fetching.done():
+            await asyncio.sleep(0.003)
+            consumer.nudge()
+
+    run(fetch())
+    assert consumer.interests == consumer.segments == 263
+
+
+def test_a_slow_holder_gets_help(network: FakeNetwork, holder: BlobStore, store: BlobStore) -> None:
+    """Where the first holder brings 20 kB/s, the next one is asked beside it, and then instead."""
+    served = {A: 0, B: 0}
+
+    def limited(name: bytes, can_be_prefix: bool, digest: bytes | None) -> bytes | None:
+        served[A] += 1
+        if served[A] > 4 + 2.5 * asyncio.get_running_loop().time():
+            raise Silence
+        return holder.find(name, can_be_prefix, digest)
+
+    def fast(name: bytes, can_be_prefix: bool, digest: bytes | None) -> bytes | None:
+        served[B] += 1
+        return holder.find(name, can_be_prefix, digest)
+
+    network.holders = {A: limited, B: fast}
+
+    async def timed() -> float:
+        await Consumer(network, NETWORK).fetch_blob(REF, store, [A, B])
+        return asyncio.get_running_loop().time()
+
+    assert run(timed()) < 15
+    assert served[B] > 200
+
+
+def test_retransmissions_go_to_the_holder_that_lives(network: FakeNetwork, store: BlobStore) -> None:
+    """With one packet in twenty lost on its way, the second holder is not asked for anything."""
+    network.holders[A] = network.holders[B] = network.holders[b""]
+    network.loss = 0.05
+    consumer = Consumer(network, NETWORK)
+    run(consumer.fetch_blob(REF, store, [A, B]))
+    assert consumer.repeats > 5 and {hint for _, hint in network.asked} == {A}
 
 
 def lying_ref(named: bytes, carried: bytes) -> tuple[BlobRef, Holder]:
@@ -535,3 +620,38 @@ def test_over_two_endpoints(holder: BlobStore, store: BlobStore) -> None:
 
     path, size = asyncio.run(transfer())
     assert path.read_bytes() == CONTENT and size == len(CONTENT)
+
+
+def over_endpoints(
+    holder: BlobStore, store: BlobStore, delay_s: float, wrap: Callable[[bytes, int], bytes]
+) -> Consumer:
+    """Fetches REF over a path of that round trip; `wrap` gets each answer and how many there were before."""
+
+    async def fetch() -> Consumer:
+        loop, count = asyncio.get_running_loop(), itertools.count()
+
+        def send(wire: bytes) -> None:
+            interest = packet.decode_interest(wire)
+            answer = holder.find(interest.name, False, interest.digest)
+            assert answer is not None
+            number = next(count)
+            loop.call_later(delay_s + 2 * (number == 40), endpoint.receive, wrap(answer, number))
+
+        endpoint = Endpoint(send)
+        consumer = Consumer(endpoint, NETWORK)
+        await consumer.fetch_blob(REF, store)
+        return consumer
+
+    return run(fetch())
+
+
+def test_congestion_marks_reach_the_consumer(holder: BlobStore, store: BlobStore) -> None:
+    """A mark in the link header of an answer is counted, and a marked transfer keeps its window small."""
+    marked = over_endpoints(holder, store, 0.05, lambda wire, _: packet.encode_link(wire, congestion_mark=1))
+    assert marked.marks == marked.segments == 263
+
+
+def test_a_late_answer_is_as_good(holder: BlobStore, store: BlobStore) -> None:
+    """A packet that was given up and asked for again is taken from whichever answer comes first, and counted once."""
+    consumer = over_endpoints(holder, store, 0.05, lambda wire, _: wire)
+    assert consumer.segments == 263 and consumer.repeats == consumer.timeouts == 1

@@ -250,6 +250,90 @@ def test_a_standing_queue_marks_data() -> None:
     run(work)
 
 
+@pytest.mark.parametrize("is_reliable", [False, True], ids=["plain", "reliable"])
+def test_a_mark_reaches_the_consumer(tmp_path: Path, is_reliable: bool) -> None:
+    """What a gateway's slow link marks, fragment or not, the next gateway passes on to the application that asked."""
+
+    async def work() -> None:
+        a_host, b_host = new_host(), new_host()
+        a_uri, b_uri = (f"udp4://{host}:{free_port(host, socket.SOCK_DGRAM)}" for host in (a_host, b_host))
+        unix, options = f"unix://{tmp_path}/a.sock", {"mtu": 1400, "is_reliable": is_reliable}
+        async with (
+            running(unix, a_uri, neighbors=(Neighbor("b", b_uri, **options),)) as a,
+            running(b_uri, neighbors=(Neighbor("a", a_uri, rate_bps=2_000_000, **options),)) as b,
+        ):
+            await until(lambda: a.is_up("b") and b.is_up("a"))
+            a.route(names.parse("/p"), "b")
+            b.serve(names.parse("/p"), bulk_answer)
+            reader, writer = await asyncio.open_unix_connection(f"{tmp_path}/a.sock")
+            writer.write(b"".join(interest(f"/p/{number}") for number in range(15)))
+            marks, buffer = [], b""
+            while len(marks) < 6 or not any(marks):
+                buffer += await reader.read(1 << 16)
+                wires, used = packet.split_stream(buffer)
+                buffer = buffer[used:]
+                marks += [packet.decode_link(wire).congestion_mark for wire in wires]
+            assert marks[0] == 0 and datagram_face(b, "a").link.marked >= sum(marks) >= 1
+            writer.close()
+
+    run(work)
+
+
+def test_a_loss_of_a_queue_on_the_way_is_told_by_a_mark() -> None:
+    """What reliability has seen of a queue that overflows goes on the next Data as a congestion mark, once."""
+
+    async def work() -> None:
+        host = new_host()
+        port = free_port(host, socket.SOCK_DGRAM)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+            peer.bind((new_host(), 0))
+            peer.setblocking(False)
+            uri = "udp4://{}:{}".format(*peer.getsockname())
+            async with running(f"udp4://{host}:{port}", neighbors=(Neighbor("n", uri, is_reliable=True),)) as a:
+                await until(lambda: a.is_up("n"))
+                a.serve(names.parse("/p"), answer)
+                face = datagram_face(a, "n")
+                assert face._reliability is not None
+                owed = [False, True, False]
+                face._reliability.take_mark = lambda now: owed.pop(0)  # type: ignore[method-assign]
+                marks = []
+                for number in range(3):
+                    peer.sendto(interest(f"/p/{number}"), (host, port))
+                    marks.append(packet.decode_link(await receive(peer)).congestion_mark)
+                assert marks == [0, 1, 0] and face.link_counters()["marked"] == 1
+
+    run(work)
+
+
+def test_a_rate_holds_for_what_is_sent_again_too() -> None:
+    """A shaped reliable face that loses a datagram in eight sends no more than its rate, headers and Acks included."""
+
+    async def work() -> None:
+        a_host, b_host = new_host(), new_host()
+        a_uri, b_uri = (f"udp4://{host}:{free_port(host, socket.SOCK_DGRAM)}" for host in (a_host, b_host))
+        lossless = {"mtu": 1400, "is_reliable": True}
+        async with (
+            running(a_uri, neighbors=(Neighbor("b", b_uri, **lossless),)) as a,
+            running(b_uri, neighbors=(Neighbor("a", a_uri, rate_bps=4_000_000, **lossless),)) as b,
+        ):
+            await until(lambda: a.is_up("b") and b.is_up("a"))
+            channel = b.manager._channels[0]
+            channel.udp = LossySocket(channel.udp.socket)
+            a.route(names.parse("/p"), "b")
+            b.serve(names.parse("/p"), bulk_answer)
+            face, loop = datagram_face(b, "a"), asyncio.get_running_loop()
+            begun = loop.time()
+            for start in range(0, 28, 14):
+                asked = (a.app.express(names.parse(f"/p/{start + i}"), lifetime_ms=4000) for i in range(14))
+                await asyncio.gather(*asked)
+            spent_s = loop.time() - begun
+            sent_bytes = face.counters.out_bytes + 28 * face.link.out_datagrams
+            assert face.link_counters()["retransmissions"] >= 15
+            assert sent_bytes <= 500_000 * spent_s + 10_000 + 2 * 1428
+
+    run(work)
+
+
 # --- other machines
 
 
@@ -651,7 +735,7 @@ def test_a_lossy_path_is_mended() -> None:
             assert came >= 39
             here, there = datagram_face(a, "b"), datagram_face(b, "a")
             assert here._reliability is not None and there._reliability is not None
-            assert there._reliability.retransmissions >= 10
+            assert there._reliability.counters.retransmissions >= 10
             assert there.counters.out_bytes > here.counters.in_bytes > 40 * 8000
 
     run(work)

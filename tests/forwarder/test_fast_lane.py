@@ -60,6 +60,9 @@ class Disk:
 
     wire = data(BLOBS + names.component("a"))
 
+    def is_arriving(self, name: bytes, now: float) -> bool:
+        return False
+
     def find(self, name: bytes, can_be_prefix: bool = False, digest: bytes | None = None) -> bytes | None:
         is_it = name == BLOBS + names.component("a")
         return self.wire if is_it and digest in (None, hashlib.sha256(self.wire).digest()) else None
@@ -400,6 +403,19 @@ def test_usual_packets_take_the_fast_lane(monkeypatch: pytest.MonkeyPatch, kind:
     assert world.forwarder.counters.hits == is_stored and len(world.forwarder.pit) == 0
     token = bytes(4) if kind == "PIT token" else None
     assert world.app.sent == [packet.encode_link(data(NAME), pit_token=token)]
+
+
+def test_a_holder_s_disk_answers_on_the_fast_lane(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this node is asked for as a holder comes from its disk without the long way; what it lacks goes that way."""
+    world = World(is_fast=True)
+    monkeypatch.setattr(world.forwarder, "_receive_slowly", lambda *_: pytest.fail("the long way"))
+    hint = tlv(0x1E, tlv(7, NODE))
+    name = BLOBS + names.component("a")
+    world.forwarder.receive_stream(world.app, interest(name, "right", b"", hint, b"\x0a\x04new!", [], None), 0.5)
+    assert world.app.sent == [Disk.wire] and world.forwarder.counters.blob_hits == 1
+    other = interest(BLOBS + names.component("b"), "", b"", hint, b"\x0a\x04new!", [], None)
+    with pytest.raises(pytest.fail.Exception):
+        world.forwarder.receive_stream(world.app, other, 0.6)
 
 
 def test_a_changed_route_is_seen_at_once() -> None:

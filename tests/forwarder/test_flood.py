@@ -16,7 +16,7 @@ from bench.wire import FIRST_NUMBER, Interests
 from gateway.forwarder import packet
 from gateway.forwarder.forwarder import PIT_SHARE_OF_FACE
 from gateway.protocol import names
-from tests.forwarder.topology import Network
+from tests.simulation.network import Network
 
 FLOOD, FULL_FLOOD = 100_000, 1_000_000
 # What a flood may leave in memory: the PIT at its capacity, the nonces that are remembered, and the queues.

@@ -9,10 +9,10 @@ import pytest
 
 from gateway.forwarder import packet
 from gateway.forwarder.forwarder import PIT_SHARE_OF_FACE
-from gateway.forwarder.packet import NACK_CONGESTION, NACK_DUPLICATE, NACK_NO_ROUTE
+from gateway.forwarder.packet import NACK_CONGESTION, NACK_DUPLICATE, NACK_NO_ROUTE, Interest
 from gateway.forwarder.pit import DEAD_NONCE_LIFETIME_S
 from gateway.protocol import keys, names
-from tests.forwarder.topology import App, Network, Node, data
+from tests.simulation.network import App, Network, Node, data
 
 
 def line(*node_names: str, prefix: str = "/p", **link: float) -> tuple[Network, App, App]:
@@ -768,6 +768,9 @@ def test_the_disk_store_answers_after_the_memory() -> None:
     """A packet source behind the content store answers by name and digest, never an Interest that wants fresh Data."""
 
     class Disk:
+        def is_arriving(self, name: bytes, now: float) -> bool:
+            return False
+
         def find(self, name: bytes, can_be_prefix: bool = False, digest: bytes | None = None) -> bytes | None:
             wire = data("/net/blob/x", b"from disk")
             right = digest is None or digest == hashlib.sha256(wire).digest()
@@ -784,3 +787,43 @@ def test_the_disk_store_answers_after_the_memory() -> None:
     assert consumer.contents == [b"from disk"] * 2 and consumer.nacks == [NACK_NO_ROUTE] * 2
     counters = node.forwarder.counters
     assert (counters.blob_hits, counters.blob_misses) == (2, 2)
+
+
+def test_what_is_arriving_is_waited_for() -> None:
+    """Who asks this node as a holder for what it is fetching itself waits for that; no second copy crosses a link."""
+    is_arriving = True
+
+    class Disk:
+        def is_arriving(self, name: bytes, now: float) -> bool:
+            return is_arriving
+
+        def find(self, name: bytes, can_be_prefix: bool = False, digest: bytes | None = None) -> bytes | None:
+            return None
+
+    # child - a - origin
+    network = Network()
+    a, origin = network.node("a", disk=Disk(), blobs=names.parse("/net/blob")), network.node("origin")
+    network.node("child")
+    network.link("child", "a")
+    network.link("a", "origin")
+    a.route("/net", "origin")
+    asked = []
+
+    def answer(interest: Interest) -> bytes:
+        asked.append(interest.name)
+        return data("/net/blob/x", b"from the origin")
+
+    origin.app(serve="/net/blob", answer=answer)
+    child, own = network.nodes["child"].app(), a.app()
+    network.nodes["child"].route("/net", "a")
+    here = [names.parse("/net/node/a")]
+    child.ask("/net/blob/x", hint=here)
+    network.run(1)
+    assert not asked and not child.nacks and len(a.forwarder.pit) == 1
+    own.ask("/net/blob/x")
+    network.run(1)
+    assert len(asked) == 1 and child.contents == own.contents == [b"from the origin"]
+    is_arriving = False
+    child.ask("/net/blob/y", hint=here)
+    network.run(1)
+    assert len(asked) == 2

@@ -17,7 +17,7 @@ from gateway.forwarder.content_store import ContentStore
 from gateway.forwarder.faces.manager import FaceManager
 from gateway.forwarder.forwarder import Forwarder
 from gateway.protocol import names
-from tests.forwarder.topology import data
+from tests.simulation.network import data
 
 BLOB_BYTES = 64 << 20
 # One step of the event loop that hashes or syncs such a blob takes many times as long.

@@ -135,6 +135,17 @@ def test_a_packet_that_lost_a_fragment_is_given_up_in_time() -> None:
     assert (len(peer), peer.used_bytes, peer.dropped) == (0, 0, 3)
 
 
+def test_what_is_repaired_is_waited_for() -> None:
+    """Where lost fragments are sent again, a packet waits for them as long as that goes on, and no longer."""
+    peer = Reassembler(ReassemblyBudget(), is_repaired=True)
+    first, second = link.fragments(DATA[:2000], 1400, 7)
+    peer.add(first, 0.0)
+    assert peer.add(second, link.REPAIRED_TIMEOUT_S - 0.1) == DATA[:2000]
+    peer.add(first, 10.0)
+    assert peer.add(second, 10.0 + link.REPAIRED_TIMEOUT_S) is None
+    assert peer.dropped == 1
+
+
 @pytest.mark.parametrize(
     "bad",
     [
@@ -270,6 +281,11 @@ def test_data_is_marked_and_nothing_else(token: bytes | None) -> None:
     assert (found.fragment, found.pit_token, found.congestion_mark) == (DATA, token, 1)
     assert fields(marked) == ([0x62] if token else []) + [0x0340, 0x50]
     assert link.with_mark(marked) is marked
+    first, second = link.fragments(packet.encode_link(DATA[:2000], pit_token=token), 1400, 7)
+    assert fields(link.with_mark(first)) == [0x51, 0x52, 0x53] + ([0x62] if token else []) + [0x0340, 0x50]
+    assert link.with_mark(second) is second
+    looks_like_data = fragment(7, 1, 2, b"\x06\x03abc")
+    assert link.with_mark(looks_like_data) is looks_like_data
     interest = packet.encode_interest(NAME)[1]
     for other in (interest, packet.encode_link(interest, pit_token=b"t", nack_reason=150), link.IDLE):
         assert link.with_mark(other) is other

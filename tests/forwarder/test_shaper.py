@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gateway.forwarder.faces.shaper import BURST_MIN_BYTES, CONTROL_ROOM_BYTES, QUEUE_MIN_BYTES, ShapedWriter, Shaper
 
 
-def drain(shaper: Shaper, now: float, until: float) -> tuple[list[bytes], float]:
+def drain(shaper: Shaper[bytes], now: float, until: float) -> tuple[list[bytes], float]:
     """What leaves while timers are kept to, and when the last of it left."""
     left: list[bytes] = list(shaper.pop(now))
     while (deadline := shaper.next_deadline()) is not None and deadline <= until:
@@ -59,6 +59,44 @@ def test_a_queue_full_of_bulk_still_takes_control() -> None:
     while shaper.push(bytes(200), bulk=False):
         pass
     assert shaper.queued_bytes <= QUEUE_MIN_BYTES + CONTROL_ROOM_BYTES
+
+
+def test_fragments_of_a_packet_go_together_or_not_at_all() -> None:
+    """What is of no use without each other is queued whole or dropped whole, and a small packet goes between."""
+    shaper: Shaper[bytes] = Shaper(100_000, 0.0)
+    assert shaper.push_all([bytes(1400)] * 40, bulk=True)
+    queued_bytes = shaper.queued_bytes
+    assert not shaper.push_all([bytes(1400)] * 7, bulk=True)
+    assert shaper.queued_bytes == queued_bytes
+    shaper.pop(0.0)
+    shaper.push(b"control", bulk=False)
+    left, _ = drain(shaper, 0.0, 10.0)
+    assert left[0] == b"control" and len(left) == 40 - BURST_MIN_BYTES // 1400 - 1 + 1
+
+
+def test_what_is_sent_again_goes_ahead_of_bulk() -> None:
+    """Repeated packets leave in their order before bulk and behind control, and also when the queue is full."""
+    shaper: Shaper[bytes] = Shaper(100_000, 0.0)
+    while shaper.push(b"bulk" + bytes(996), bulk=True):
+        pass
+    shaper.pop(0.0)
+    shaper.push_first([b"first", b"second"])
+    shaper.push(b"control", bulk=False)
+    left, _ = drain(shaper, 0.0, 10.0)
+    assert left[:3] == [b"control", b"first", b"second"] and left[3].startswith(b"bulk")
+
+
+def test_headers_and_what_goes_past_the_queue_are_paid_for() -> None:
+    """A link's rate is that of whole IP packets, and of Acks that did not wait."""
+    times = []
+    for overhead_bytes, charged_bytes in ((0, 0), (100, 0), (0, 5_000)):
+        shaper: Shaper[bytes] = Shaper(800_000, 0.0, overhead_bytes)
+        shaper.charge(charged_bytes)
+        shaper.push_all([bytes(400)] * 100, bulk=True)
+        times.append(drain(shaper, 0.0, 10.0)[1])
+    plain, with_headers, with_acks = times
+    assert with_headers - plain == pytest.approx(0.1, abs=0.01)
+    assert with_acks - plain == pytest.approx(0.05, abs=0.01)
 
 
 @given(st.lists(st.tuples(st.integers(1, 9000), st.booleans(), st.floats(0, 0.5)), max_size=40))

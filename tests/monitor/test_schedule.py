@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -109,3 +110,32 @@ def test_failures_back_off() -> None:
         schedule.failed(now, 4.0, "nothing came")
     assert 5 <= tries <= 15
     assert schedule.last_failure == "nothing came"
+
+
+def test_a_link_event_does_not_wait() -> None:
+    """At once means now, also while an answer is awaited; five in a row, then one a second, and none is forgotten."""
+    schedule, sent = HelloSchedule(0.0, Random(1)), []
+    schedule.sent()
+    assert schedule.next_at == float("inf")
+    for step in range(200):  # an event every 50 ms for ten seconds
+        now = 10.0 + step * 0.05
+        schedule.at_once(now)
+        if schedule.next_at <= now:
+            schedule.sent()
+            sent.append(now)
+    assert sent[:5] == pytest.approx([10.0, 10.05, 10.1, 10.15, 10.2])
+    assert len(sent) <= 15
+    assert schedule.next_at < 22.0
+
+
+def test_an_answer_does_not_put_off_what_an_event_asked_for() -> None:
+    """The outcome of an older hello leaves the one that a link event made due as it is."""
+    for outcome in ("succeeded", "failed"):
+        schedule = HelloSchedule(0.0, Random(1))
+        schedule.sent()
+        schedule.at_once(1.0)
+        if outcome == "succeeded":
+            schedule.succeeded(1.1, is_settled=False)
+        else:
+            schedule.failed(1.1)
+        assert schedule.next_at == 1.0

@@ -10,7 +10,7 @@ import asyncio
 import inspect
 import math
 import selectors
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -21,7 +21,7 @@ from gateway.monitor.linklayer import LinkLayer
 from gateway.monitor.links import FaceSample
 from gateway.monitor.report import Identity
 from gateway.protocol import keys, names
-from gateway.protocol.messages import ForwarderCounters, ServiceStatus
+from gateway.protocol.messages import ForwarderCounters, Reach, ServiceStatus
 
 NETWORK = names.Network("/test")
 INTEREST_BYTES = 60
@@ -102,6 +102,7 @@ class Channel:
 class Asked:
     name: bytes
     incoming_face: int | None
+    parameters: bytes | None = None
 
 
 @dataclass
@@ -134,6 +135,11 @@ class Node:
         self.key = key
         self.verifier: Callable[[bytes], keys.Packet] = keys.parse
         self.layer = LinkLayer()
+        self.networks: list[tuple[int, str]] = []
+        self.sockets: list[tuple[str, str, int]] = []
+        self.announced: list[bytes] = []
+        self.dialled: list[tuple[tuple[str, str], ...]] = []
+        self.reached: tuple[Reach, ...] = ()
         self.sample_value = HostSample()
         self.agent = MonitorAgent(self, self, NETWORK, Identity(name, boot), self, self, random=Random(seed))
 
@@ -146,9 +152,13 @@ class Node:
         can_be_prefix: bool = False,
         must_be_fresh: bool = False,
         lifetime_ms: int = 4000,
+        parameters: bytes | None = None,
         next_hop_face: int | None = None,
     ) -> keys.Packet:
         assert next_hop_face is not None
+        if parameters is not None:
+            self.announced.append(parameters)
+            raise TimeoutError
         loop = asyncio.get_running_loop()
         port = self.ports[next_hop_face]
         answer: asyncio.Future[bytes] = loop.create_future()
@@ -232,6 +242,21 @@ class Node:
 
     def runtimes(self) -> tuple[str, ...]:
         return ("oci",)
+
+    def groups(self) -> list[tuple[int, str]]:
+        return self.networks
+
+    def listening(self) -> list[tuple[str, str, int]]:
+        return self.sockets
+
+    def held(self) -> tuple[bytes, ...]:
+        return (b"\x01" * 8,)
+
+    def reach(self) -> tuple[Reach, ...]:
+        return self.reached
+
+    def dial(self, wanted: Sequence[tuple[str, str]]) -> None:
+        self.dialled.append(tuple(wanted))
 
     def on_hello(self, face_id: int, hello: Any) -> None:
         self.heard.append((face_id, hello))

@@ -379,13 +379,71 @@ def test_a_fetch_that_a_newer_decision_makes_useless_is_ended(world, node):
         while not started:  # noqa: ASYNC110 - the code under test offers no event
             await asyncio.sleep(0.005)
         world.one_service(2, heads=("n2",))
-        while node.client.order != (1, 2) or node.client._fetching._current is not None:
+        while node.client.order != (1, 2) or node.client._fetching.is_busy:
             assert not running.done()
             await asyncio.sleep(0.005)
         running.cancel()
 
     run(asyncio.wait_for(scenario(), 5))
-    assert len(started) == 1 and node.blobs.disk == {}
+    assert len(started) <= 2 and node.blobs.disk == {}
+
+
+class Neighbors:
+    """Custody that remembers what it was told."""
+
+    def __init__(self):
+        self.wanted, self.let_go = {}, []
+
+    def want(self, ref, holders=(), priority=5):
+        self.wanted[ref.sha256] = tuple(holders)
+
+    def satisfied(self, sha256):
+        self.let_go.append(sha256)
+
+
+def test_what_nobody_brings_is_wanted_of_the_neighbours(world, node):
+    """A blob out of reach goes to custody with its holders; when it comes that way it counts, and is withdrawn."""
+    world.one_service()
+    repository, world.blobs.holders[b""] = world.blobs.holders[b""], {}
+    sections = {sha256: content for sha256, content in repository.items() if len(content) > 100}
+    world.blobs.holders[b""].update(sections)
+    neighbors = Neighbors()
+    node.client.entrust(neighbors)
+    missing = {sha256: content for sha256, content in repository.items() if sha256 not in sections}
+
+    async def scenario():
+        await node.until(lambda: missing.keys() <= neighbors.wanted.keys())
+        assert not images_held(node) and not neighbors.let_go
+        assert set(neighbors.wanted.values()) == {("n2", "repo")}
+        world.blobs.disk.update(missing)
+        await node.until(lambda: missing.keys() <= set(neighbors.let_go))
+
+    run(scenario())
+    assert images_held(node)
+
+
+def test_a_full_disk_is_no_reason_to_ask_neighbours(world, node):
+    """What can't be kept is not wanted, and what is not needed any more is withdrawn."""
+    world.one_service(1)
+    neighbors = Neighbors()
+    node.client.entrust(neighbors)
+
+    async def full(ref):
+        raise OSError(28, "No space left on device")
+
+    async def gone(ref):
+        raise world.unreachable("nobody has it")
+
+    async def scenario():
+        node.blobs.gate = full
+        await node.until(lambda: any("No space" in text for text in node.client.snapshot()["problems"].values()))
+        assert not neighbors.wanted
+        node.blobs.gate = gone
+        await node.until(lambda: neighbors.wanted)
+        world.one_service(2, heads=("n2",))
+        await node.until(lambda: set(neighbors.let_go) == neighbors.wanted.keys())
+
+    run(scenario())
 
 
 def test_a_full_disk_is_reported_and_the_decision_is_in_force_all_the_same(world, tmp_path, node, monkeypatch):

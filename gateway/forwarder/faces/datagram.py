@@ -10,7 +10,8 @@ import asyncio
 import errno
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from gateway.forwarder import packet
 from gateway.forwarder.content_store import BULK_BYTES
@@ -19,8 +20,7 @@ from gateway.forwarder.faces.address_proof import COOKIE_BYTES, AddressProof
 from gateway.forwarder.faces.base import Face
 from gateway.forwarder.faces.limits import FaceLimits
 from gateway.forwarder.faces.link import CongestionMarker, Reassembler, ReassemblyBudget
-from gateway.forwarder.faces.reliability import HEADER_BYTES as RELIABILITY_HEADER_BYTES
-from gateway.forwarder.faces.reliability import Reliability
+from gateway.forwarder.faces.reliability import Frame, Reliability
 from gateway.forwarder.faces.shaper import ShapedWriter
 from gateway.forwarder.faces.udp_socket import TRAIN_MAX_SEGMENTS, Address, TrainRefused, UdpSocket, path
 from gateway.forwarder.packet import INTEREST, DecodeError
@@ -31,8 +31,13 @@ __all__ = ["Address", "DatagramChannel", "DatagramFace", "LinkCounters"]
 QUEUE_MAX_BYTES = 256 * 1024
 # Beyond that for small packets only: a queue full of bulk must not shut them out.
 CONTROL_ROOM_BYTES = 32 * 1024
+# Of IP and UDP: they take their share of a shaped link.
+_HEADERS_BYTES = {4: 28, 6: 48}
 # System calls to read with in one wake-up: then what was read is answered, and other sockets have their turn.
 _READS_MAX = 32
+
+# A packet as it goes out, or one that is numbered only when it does.
+Queued = bytes | Frame
 
 Receive = Callable[[Face, list[bytes]], None]
 
@@ -78,11 +83,14 @@ class DatagramFace(Face):
         self.limits: FaceLimits | None = None
         self._channel = channel
         self._loop = asyncio.get_running_loop()
-        self._writer = ShapedWriter(rate_bps, self._enqueue) if rate_bps else None
+        headers_bytes = _HEADERS_BYTES[6 if ":" in address[0] else 4]
+        self._writer = ShapedWriter(rate_bps, self._put_one, headers_bytes) if rate_bps else None
         self._marker = CongestionMarker(rate_bps)
-        self._reassembler = Reassembler(channel.budget)
-        self._control: list[bytes] = []
-        self._bulk: list[bytes] = []
+        self._reassembler = Reassembler(channel.budget, is_reliable)
+        self._numbered: list[bytes] = []
+        self._control: list[Queued] = []
+        self._again: list[Queued] = []
+        self._bulk: list[Queued] = []
         self._queued_bytes = self._stuck_bytes = 0
         self._is_dirty = False
         self._sequence = int.from_bytes(os.urandom(8), "big")
@@ -111,6 +119,13 @@ class DatagramFace(Face):
     def _open_lane(self) -> None:
         if self.proof is None and self._writer is None and self._reliability is None:
             self.lane = self._batch
+
+    def link_counters(self) -> dict[str, int]:
+        """What the link layer did, with what was sent again where the face is reliable."""
+        found = asdict(self.link)
+        if self._reliability is not None:
+            found |= asdict(self._reliability.counters)
+        return found
 
     # --- in
 
@@ -191,70 +206,107 @@ class DatagramFace(Face):
                 self.counters.drops += 1
                 self.link.unproven_drops += 1
             return
-        if self._writer is None:
-            self._enqueue(wire, bulk)
-        elif not self._writer.push(wire, bulk):
-            self.counters.drops += 1
+        self._enqueue(wire, bulk)
 
     def _enqueue(self, wire: bytes, bulk: bool = True) -> None:
-        size = len(wire)
+        if not self._has_room(len(wire), bulk):
+            self.counters.drops += 1
+            return
+        packets = self._link_packets(wire)
+        if len(packets) > 1:
+            self.link.fragmented += 1
+        if self._writer is not None:
+            if not self._writer.push_all(packets, bulk):
+                self.counters.drops += 1
+            return
+        first = self._marked(packets[0])
+        self._put(packets if first is packets[0] else (first, *packets[1:]), self._bulk if bulk else self._control)
+
+    def _has_room(self, size: int, bulk: bool) -> bool:
         if self._queued_bytes + size > QUEUE_MAX_BYTES:
             # A batch may be larger than the queue: only what the kernel does not take of it is backlog.
             self.flush()
-            if self._queued_bytes + size > QUEUE_MAX_BYTES + (0 if bulk else CONTROL_ROOM_BYTES):
-                self.counters.drops += 1
-                return
-        standing = self._stuck_bytes + self._channel.unsent_bytes
-        if self._writer is not None:
-            standing += self._writer.queued_bytes
-        if standing and self._marker.should_mark(standing, self._loop.time()):
-            marked = link.with_mark(wire)
-            self.link.marked += marked is not wire
-            wire, size = marked, len(marked)
-        queue = self._bulk if bulk else self._control
-        if self._reliability is not None:
-            self._put(self._numbered(self._reliability, wire), queue)
-        elif size > self.mtu and self.proof is None:
-            parts = link.fragments(wire, self.mtu, self._sequence)
-            self._sequence += len(parts)
-            self.link.fragmented += 1
-            self._put(parts, queue)
-        else:
-            self._put((wire,), queue)
+        return self._queued_bytes + size <= QUEUE_MAX_BYTES + (0 if bulk else CONTROL_ROOM_BYTES)
 
-    def _put(self, wires: Sequence[bytes], queue: list[bytes]) -> None:
-        queue += wires
-        self._queued_bytes += sum(map(len, wires))
-        if wires and not self._is_dirty:
+    def _marked(self, packet: Queued) -> Queued:
+        """The packet, with a congestion mark when it is its turn to bear one."""
+        if isinstance(packet, Frame):
+            if packet.can_be_marked() and self._should_mark():
+                packet.mark()
+                self.link.marked += 1
+            return packet
+        if not self._standing_bytes and not self._marker.is_alert:
+            return packet
+        marked = link.with_mark(packet)
+        if marked is packet or not self._should_mark():
+            return packet
+        self.link.marked += 1
+        return marked
+
+    @property
+    def _standing_bytes(self) -> int:
+        standing = self._stuck_bytes + self._channel.unsent_bytes
+        return standing if self._writer is None else standing + self._writer.queued_bytes
+
+    def _should_mark(self) -> bool:
+        """Asked once for each packet that can bear a mark."""
+        standing, now = self._standing_bytes, self._loop.time()
+        should_mark = (standing > 0 or self._marker.is_alert) and self._marker.should_mark(standing, now)
+        return should_mark or (self._reliability is not None and self._reliability.take_mark(now))
+
+    def _link_packets(self, wire: bytes) -> Sequence[Queued]:
+        """What carries a packet; a queue may add a mark to the first."""
+        mtu = self.mtu - link.MARK_BYTES
+        if self._reliability is not None:
+            self._reliability.mtu = mtu
+            return self._reliability.frames(wire, self._loop.time())
+        if len(wire) <= mtu or self.proof is not None:
+            return (wire,)
+        parts = link.fragments(wire, mtu, self._sequence)
+        self._sequence += len(parts)
+        return parts
+
+    def _put_one(self, packet: Queued) -> None:
+        """What the shaper lets go, in its order; its queue is what marks tell of."""
+        self._put((self._marked(packet),), self._bulk)
+
+    def _put(self, packets: Sequence[Queued], queue: list[Queued]) -> None:
+        queue += packets
+        self._queued_bytes += sum(map(len, packets))
+        if packets:
+            self._touch()
+
+    def _touch(self) -> None:
+        if not self._is_dirty:
             self._is_dirty = True
             self._channel.touch(self)
 
     # --- reliability
 
-    def _numbered(self, reliability: Reliability, wire: bytes) -> list[bytes]:
-        now, reliability.mtu = self._loop.time(), self.mtu
-        parts = link.fragments(wire, max(self.mtu - RELIABILITY_HEADER_BYTES, link.MIN_MTU_BYTES), self._sequence)
-        if len(parts) > 1:
-            self._sequence += len(parts)
-            self.link.fragmented += 1
-        sent = [reliability.outgoing(part, now) for part in parts]
-        self._arm(reliability)
-        return sent
-
     def _acknowledge(self, reliability: Reliability, wires: list[bytes], now: float) -> list[bytes]:
         """What the packets hold for the forwarder; those that came before count as received, and no more."""
-        passed = []
+        passed, counters = [], self.counters
         for wire in wires:
             try:
-                inner, again = reliability.incoming(wire, now)
+                inner = reliability.incoming(wire, now)
             except DecodeError:
-                inner, again = wire, []  # is counted by whoever can't read it either
-            self._put(again, self._control)
-            self.counters.in_bytes += len(wire) - len(inner or b"")
-            if inner is not None:
+                inner = wire  # is counted by whoever can't read it either
+            if inner is None:
+                counters.in_bytes += len(wire)
+            else:
+                counters.in_bytes += len(wire) - len(inner)
                 passed.append(inner)
-        self._arm(reliability)
+        self._repeat(reliability)
         return passed
+
+    def _repeat(self, reliability: Reliability) -> None:
+        """Queues what is lost behind control packets and ahead of bulk."""
+        lost = reliability.take_lost()
+        if lost and self._writer is not None:
+            self._writer.push_first(lost)
+        elif lost:
+            self._put(lost, self._again)
+        self._arm(reliability)
 
     def _arm(self, reliability: Reliability) -> None:
         deadline = reliability.next_deadline()
@@ -266,8 +318,13 @@ class DatagramFace(Face):
     def _on_timer(self) -> None:
         self._timer = None
         assert self._reliability is not None
-        self._put(self._reliability.on_timer(self._loop.time()), self._control)
-        self._arm(self._reliability)
+        for acks in self._reliability.on_timer(self._loop.time()):
+            self._numbered.append(acks)
+            self._queued_bytes += len(acks)
+            if self._writer is not None:
+                self._writer.charge(len(acks))
+            self._touch()
+        self._repeat(self._reliability)
 
     # --- the socket
 
@@ -279,11 +336,35 @@ class DatagramFace(Face):
             return
         if self._batch:
             self._flush_batch(self._batch)
-        if not (self._flush_queue(self._control) and self._flush_queue(self._bulk)):
+        if not self._flush_queues():
             self._channel.wait_for_room(self)
         self._stuck_bytes = self._queued_bytes
         if not self.is_here:
             self._channel.measure()
+
+    def _flush_queues(self) -> bool:
+        """Whether the kernel had room for everything."""
+        if self._reliability is None:
+            return self._flush_queue(self._control) and self._flush_queue(self._bulk)
+        while self._flush_queue(self._numbered):
+            queue = self._control or self._again or self._bulk
+            if not queue:
+                self._arm(self._reliability)
+                return True
+            self._number(self._reliability, queue)
+        return False
+
+    def _number(self, reliability: Reliability, queue: list[Queued]) -> None:
+        """Numbers what leaves next: any earlier, and what overtakes it in our own queue would make it look lost."""
+        now, size = self._loop.time(), 0
+        for frame in queue[:TRAIN_MAX_SEGMENTS]:
+            size -= len(frame)
+            if isinstance(frame, Frame) and not frame.is_done:
+                wire = reliability.outgoing(frame, now)
+                size += len(wire)
+                self._numbered.append(wire)
+        self._queued_bytes += size
+        del queue[:TRAIN_MAX_SEGMENTS]
 
     def _flush_batch(self, batch: list[bytes]) -> None:
         """What a batch caused leaves as it is where nothing stands in its way, and else by the queues."""
@@ -297,7 +378,7 @@ class DatagramFace(Face):
         for wire in left:
             self._enqueue(wire, len(wire) >= BULK_BYTES)
 
-    def _flush_queue(self, queue: list[bytes]) -> bool:
+    def _flush_queue(self, queue: list[Any]) -> bool:
         """Whether the kernel had room for all of it."""
         counters, at, has_room = self.counters, 0, True
         while at < len(queue):

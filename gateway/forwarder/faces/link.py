@@ -24,6 +24,8 @@ DEFAULT_MTU_BYTES = 1400
 MIN_MTU_BYTES = 548
 # Outer type and length, Sequence, FragIndex, FragCount, and the fragment's own type and length, at their longest.
 _FRAGMENT_OVERHEAD = OVERHEAD_BYTES + 10 + 3 + 3
+# What reliability adds to a fragment.
+_NUMBER_BYTES = 12
 # A packet of 8,800 bytes and its headers take so many fragments at MIN_MTU_BYTES, and as many again.
 MAX_FRAGMENTS = 36
 MAX_MESSAGE_BYTES = MAX_PACKET_BYTES + 200
@@ -33,6 +35,11 @@ REASSEMBLY_TIMEOUT_S = 0.5
 # One peer's unfinished packets: a full window of a consumer (256) that lost a fragment each, with what came of 40.
 FACE_MESSAGES_MAX = 256
 FACE_BYTES_MAX = 384 * 1024
+# Where lost fragments are sent again: as long as that goes on, and a third of a window of 3 MB, which is as many as
+# have lost a fragment at a loss of 7 %. Such a peer is configured, so that no stranger fills this.
+REPAIRED_TIMEOUT_S = 4.0
+REPAIRED_MESSAGES_MAX = 512
+REPAIRED_BYTES_MAX = 1 << 20
 # Of all peers together: what a router of 128 MB can spare.
 TOTAL_BYTES_MAX = 4 << 20
 # What holding a message or a fragment costs beyond its bytes.
@@ -43,6 +50,8 @@ MARK_INTERVAL_S = 0.1
 MARK_QUEUE_MAX_BYTES = 64 * 1024
 MARK_QUEUE_MIN_BYTES = 16 * 1024
 MARK_QUEUE_S = 0.02
+_MARK = tlv(CONGESTION_MARK, b"\x01")
+MARK_BYTES = len(_MARK)
 
 
 # --- fields --------------------------------------------------------------------------------------------------
@@ -91,7 +100,14 @@ def fragments(wire: bytes, mtu: int, sequence: int) -> list[bytes]:
     """
     if len(wire) <= mtu:
         return [wire]
-    if mtu < MIN_MTU_BYTES:
+    return [join(headers, payload) for headers, payload in cut(wire, mtu, sequence)]
+
+
+def cut(wire: bytes, mtu: int, sequence: int) -> list[tuple[bytes, bytes]]:
+    """The same as pairs of header fields and what is carried, a packet that fits as its own."""
+    if len(wire) <= mtu:
+        return [split(wire)]
+    if mtu < MIN_MTU_BYTES - _NUMBER_BYTES:
         raise ValueError(f"an MTU of {mtu} bytes; at least {MIN_MTU_BYTES} are needed")
     headers, payload = split(wire)
     room = mtu - _FRAGMENT_OVERHEAD
@@ -105,7 +121,7 @@ def fragments(wire: bytes, mtu: int, sequence: int) -> list[bytes]:
             + tlv(FRAGMENT_INDEX, non_negative(index))
             + tlv(FRAGMENT_COUNT, non_negative(count))
         )
-        parts.append(join(place + (b"" if index else headers), payload[at:stop]))
+        parts.append((place if index else place + headers, payload[at:stop]))
         at = stop
     return parts
 
@@ -187,11 +203,15 @@ class ReassemblyBudget:
 class Reassembler:
     """One peer's fragments. `dropped` counts packets that were given up and fragments that belong to none.
 
-    Messages are kept in the order of their deadlines, because each has the same time.
+    Messages are kept in the order of their deadlines, because each has the same time: where lost fragments are sent
+    again (`is_repaired`) that of several round trips.
     """
 
-    def __init__(self, budget: ReassemblyBudget) -> None:
+    def __init__(self, budget: ReassemblyBudget, is_repaired: bool = False) -> None:
         self._budget = budget
+        self._timeout_s = REPAIRED_TIMEOUT_S if is_repaired else REASSEMBLY_TIMEOUT_S
+        self._messages_max = REPAIRED_MESSAGES_MAX if is_repaired else FACE_MESSAGES_MAX
+        self._bytes_max = REPAIRED_BYTES_MAX if is_repaired else FACE_BYTES_MAX
         self._messages: dict[int, _Message] = {}
         self.used_bytes = 0
         self.dropped = 0
@@ -244,7 +264,7 @@ class Reassembler:
             self._forget(next(iter(self._messages)))
 
     def _begin(self, key: int, count: int, now: float) -> _Message:
-        message = self._messages[key] = _Message(count, now + REASSEMBLY_TIMEOUT_S)
+        message = self._messages[key] = _Message(count, now + self._timeout_s)
         self._budget.users.add(self)
         self._charge(message, _MESSAGE_COST_BYTES, is_new=True)
         return message
@@ -256,7 +276,7 @@ class Reassembler:
         self._budget.used_bytes += cost_bytes
 
     def _bound(self) -> None:
-        while len(self._messages) > FACE_MESSAGES_MAX or self.used_bytes > FACE_BYTES_MAX:
+        while len(self._messages) > self._messages_max or self.used_bytes > self._bytes_max:
             self.drop_oldest()
         self._budget.make_room()
 
@@ -280,8 +300,13 @@ class CongestionMarker:
         self._next: float | None = None
         self._count = 0
 
+    @property
+    def is_alert(self) -> bool:
+        """Whether the queue was too long when it was last seen."""
+        return self._next is not None
+
     def should_mark(self, queued_bytes: int, now: float) -> bool:
-        """Asked once for each packet that goes out; a short queue ends the matter."""
+        """Asked once for each packet that goes out and could bear a mark; a short queue ends the matter."""
         if queued_bytes <= self.threshold_bytes:
             self._next, self._count = None, 0
             return False
@@ -296,19 +321,22 @@ class CongestionMarker:
 
 
 def with_mark(wire: bytes) -> bytes:
-    """A packet of ours with a CongestionMark, if it carries Data; one that bears a mark already stays as it is."""
-    headers, fragment = split(wire)
-    if fragment[:1] != bytes((DATA,)):
-        return wire
-    if wire[0] == LP_PACKET and any(kind == CONGESTION_MARK for kind, _, _, _ in fields(wire)):
-        return wire
-    mark, before, after = tlv(CONGESTION_MARK, b"\x01"), b"", b""
-    if headers:
-        for kind, begin, _, end in fields(wire):
-            if kind == FRAGMENT:
-                continue
-            if kind < CONGESTION_MARK:
-                before += wire[begin:end]
-            else:
-                after += wire[begin:end]
-    return join(before + mark + after, fragment)
+    """A packet of ours with a CongestionMark, if it carries Data, or its first fragment, and bears none already."""
+    headers, payload = split(wire)
+    marked = mark(headers, payload)
+    return wire if marked == headers else join(marked, payload)
+
+
+def mark(headers: bytes, payload: bytes) -> bytes:
+    """The same for header fields and what is carried: the header fields with the mark, or as they are."""
+    if payload[:1] != bytes((DATA,)):
+        return headers
+    at, place = 0, 0
+    while at < len(headers):
+        kind, start, end = read_tlv(headers, at, len(headers))
+        if kind == CONGESTION_MARK or (kind == FRAGMENT_INDEX and any(headers[start:end])):
+            return headers
+        at = end
+        if kind < CONGESTION_MARK:
+            place = at
+    return headers[:place] + _MARK + headers[place:]

@@ -63,6 +63,8 @@ class FaceManager:
         `limits` hold for each face that leads off this machine, those of limits.HERE for the others.
         """
         self.forwarder = forwarder
+        # Called when a face to somebody else has come up.
+        self.on_face_up: Callable[[], None] = lambda: None
         self._face_limits = limits or Limits()
         self._limits: dict[int, FaceLimits] = {}
         self._budget = ReassemblyBudget()
@@ -109,7 +111,7 @@ class FaceManager:
 
     def internal(self, name: str) -> InternalFace:
         """A new face for a part of the gateway itself."""
-        face = InternalFace(name, self.receive)
+        face = InternalFace(name, self.receive_datagrams)
         self.forwarder.add_face(face)
         return face
 
@@ -120,6 +122,18 @@ class FaceManager:
     def face_of(self, neighbor: str) -> Face | None:
         """A neighbour's face, up or down; None while its name is not resolved."""
         return self._neighbors.face_of(neighbor)
+
+    def came_up(self) -> None:
+        self.on_face_up()
+
+    def reconnect(self, face: Face | None) -> None:
+        """Dials a neighbour anew whose connection an outage broke; with None, whoever waits for the next attempt."""
+        if face is None:
+            self._neighbors.hasten()
+        elif face in self._on_demand and isinstance(face, StreamFace) and face.transport is not None:
+            face.transport.abort()  # whoever dialled it dials again
+        else:
+            self._neighbors.reconnect(face)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
@@ -322,6 +336,8 @@ class FaceManager:
         face.attach(connection.transport)
         self._on_demand[face] = kind
         self.forwarder.add_face(face)
+        if kind != "unix":
+            self.came_up()
         return face
 
     def _greet(self, channel: DatagramChannel, address: Address) -> DatagramFace | None:
@@ -332,6 +348,7 @@ class FaceManager:
         self._on_demand[face] = "udp"
         self.forwarder.add_face(face)
         self.limit(face, face.is_here)
+        self.came_up()
         return face
 
     def _drop_unproven(self) -> bool:

@@ -73,6 +73,8 @@ class Sockets(Protocol):
         """The same for all TCP faces from these addresses."""
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]: ...
+    def came_up(self) -> None:
+        """A face has come up: whoever greets neighbours should know."""
 
 
 @dataclass(slots=True)
@@ -87,6 +89,8 @@ class _Peer:
     since: float = 0.0
     is_reported: bool = False
     lost: asyncio.Event = field(default_factory=asyncio.Event)
+    # Ends the wait for the next attempt.
+    hurry: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Neighbors:
@@ -185,6 +189,7 @@ class Neighbors:
         self._forwarder.add_face(face)
         self._sockets.limit(face, face.is_here)
         self._on_new_face()
+        self._sockets.came_up()
 
     # --- TCP
 
@@ -222,7 +227,20 @@ class Neighbors:
         face.local_uri = uri_of("tcp", local)
         self._sockets.limit(face, is_here(remote, local))
         face.attach(connection.transport)
+        self._sockets.came_up()
         log.info("face %d (%s, neighbor %s) is up", face.id, face.uri, peer.neighbor.name)
+
+    def hasten(self) -> None:
+        """Who waits for the next attempt to dial makes it now: the network has changed."""
+        for peer in self._peers.values():
+            peer.hurry.set()
+
+    def reconnect(self, face: Face) -> None:
+        """Gives up a connection that an outage broke without a word, and dials anew."""
+        peer = self._peers.get(face.neighbor)
+        if peer is not None and peer.face is face and isinstance(face, StreamFace) and face.transport is not None:
+            face.transport.abort()
+            peer.hurry.set()
 
     def _ours_wins(self, peer: _Peer, connection: StreamConnection) -> bool:
         """Whether our address is the smaller one, as both ends see it: by the addresses that they listen on."""
@@ -248,7 +266,11 @@ class Neighbors:
                 await peer.lost.wait()
                 if self._loop.time() - peer.since >= SETTLED_S:
                     delay = 0.0
-            await asyncio.sleep(delay * random.uniform(0.75, 1.25))
+            peer.hurry.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(delay * random.uniform(0.75, 1.25)):
+                    await peer.hurry.wait()
+                delay = 0.0
             if not face.up:
                 await self._dial(peer, face)
             delay = min(max(delay * 2, RECONNECT_MIN_S), RECONNECT_MAX_S)

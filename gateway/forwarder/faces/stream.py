@@ -15,8 +15,8 @@ from gateway.forwarder.packet import DecodeError
 
 log = logging.getLogger(__name__)
 
-# A reader this far behind gets no more until it catches up: what is dropped is asked for again. Twice the largest
-# window of a consumer (256 packets of 8 kB).
+# A reader this far behind gets no more until it catches up: what is dropped is asked for again. More than the largest
+# window of a consumer (400 packets of 8 kB).
 WRITE_BUFFER_MAX_BYTES = 4 << 20
 # So many buffers Linux takes in one system call.
 _IOV_MAX = 1024

@@ -36,13 +36,22 @@ class ManagedFaces:
     def __init__(self, manager: Manager, configured: Callable[[], Iterable[Neighbor]] = tuple) -> None:
         self._manager, self._configured = manager, configured
         self._created: dict[str, Neighbor] = {}
+        self._discovered: tuple[Neighbor, ...] = ()
 
     def apply(self) -> None:
         """Makes the neighbours' faces what configuration and requests say; one that both name is configured."""
         configured = list(self._configured())
         for neighbor in configured:
             self._created.pop(neighbor.uri, None)
-        self._manager.set_neighbors([*configured, *self._created.values()])
+        known = {neighbor.uri for neighbor in (*configured, *self._created.values())}
+        discovered = [neighbor for neighbor in self._discovered if neighbor.uri not in known]
+        self._manager.set_neighbors([*configured, *self._created.values(), *discovered])
+
+    def set_discovered(self, neighbors: Sequence[Neighbor]) -> None:
+        """The neighbours that nobody named but that were heard or are needed; one that somebody names is that one's."""
+        if tuple(neighbors) != self._discovered:
+            self._discovered = tuple(neighbors)
+            self.apply()
 
     def channels(self) -> Sequence[str]:
         """The local URIs of the sockets that are listened on."""

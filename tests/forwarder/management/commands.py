@@ -14,7 +14,7 @@ from gateway.forwarder import packet
 from gateway.forwarder.management import PREFIX, Management
 from gateway.forwarder.packet import Data, decode_data, decode_interest
 from gateway.protocol import names
-from tests.forwarder.topology import App, Network, Node
+from tests.simulation.network import App, Network, Node
 
 UNIX_MS = 1_700_000_000_000
 

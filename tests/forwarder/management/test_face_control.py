@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -11,7 +11,8 @@ from ndn.app_support import nfd_mgmt as nfd
 
 from gateway.forwarder.content_store import ContentStore
 from gateway.forwarder.endpoint import Endpoint, connect
-from gateway.forwarder.faces.manager import FaceManager
+from gateway.forwarder.faces.base import Face
+from gateway.forwarder.faces.manager import FaceManager, Neighbor
 from gateway.forwarder.forwarder import Forwarder
 from gateway.forwarder.management import PREFIX, Management
 from gateway.forwarder.management.face_control import ManagedFaces
@@ -96,3 +97,39 @@ def test_a_face_made_on_request_carries_packets_until_it_is_destroyed(kind: str,
 
 def data(name: bytes) -> bytes:
     return keys.sign_data(name, b"from b")
+
+
+class Told:
+    """A manager that only remembers what neighbours it was told."""
+
+    listening = ()
+
+    def __init__(self) -> None:
+        self.neighbors: list[Neighbor] = []
+
+    def set_neighbors(self, neighbors: Iterable[Neighbor]) -> None:
+        self.neighbors = list(neighbors)
+
+    def face_of(self, neighbor: str) -> None:
+        return None
+
+    def release(self, face: Face) -> None:
+        raise AssertionError
+
+
+def test_discovered_neighbours_stand_beside_the_configured_ones() -> None:
+    """Who was heard is dialled, unless somebody has named it; it stays over a change of the configuration."""
+    configured = [Neighbor("cable", "tcp4://10.0.0.1:6363")]
+    manager = Told()
+    faces = ManagedFaces(manager, lambda: configured)
+    heard = [Neighbor("heard:b", "tcp4://10.0.0.2:6363"), Neighbor("heard:c", "tcp4://10.0.0.1:6363")]
+    faces.set_discovered(heard)
+    assert manager.neighbors == [configured[0], heard[0]]
+    configured.append(Neighbor("b", "tcp4://10.0.0.2:6363"))
+    faces.apply()
+    assert manager.neighbors == configured
+    configured.pop()
+    faces.apply()
+    assert manager.neighbors == [configured[0], heard[0]]
+    faces.set_discovered([])
+    assert manager.neighbors == configured

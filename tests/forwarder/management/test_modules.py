@@ -19,7 +19,7 @@ from gateway.forwarder.management.faces import FaceRefused
 from gateway.forwarder.packet import decode_interest
 from gateway.protocol import names
 from tests.forwarder.management.commands import UNIX_MS, Managed, command_v3
-from tests.forwarder.topology import data
+from tests.simulation.network import data
 
 
 def uri(name: Any) -> str:

@@ -11,7 +11,7 @@ from gateway.forwarder.strategies import adaptive
 from gateway.forwarder.strategies.adaptive import PROBE_INTERVAL_S, Adaptive, Measurement
 from gateway.forwarder.strategy_choice import ADAPTIVE, BEST_ROUTE, MULTICAST
 from gateway.protocol import names
-from tests.forwarder.topology import App, Network
+from tests.simulation.network import App, Network
 
 #            b (cheap)
 #          /   \
