@@ -12,6 +12,7 @@ import math
 import time
 from dataclasses import dataclass, field
 
+from bench import fluid
 from bench.delivery_runs import Say
 from gateway.forwarder.producer import BlobStore
 from gateway.protocol.messages import BlobRef
@@ -26,10 +27,11 @@ ROOT, FERRY, SHORE = "repository", "ferry", "shore"
 MBPS, CONTACT_S, GAP_S = 20.0, 4.0, 2.0
 SPARE_CONTACTS = 12
 WANT_S = 90.0
-# What of a frame is a segment's payload, at best: a segment of 8,000 bytes has about 150 bytes of name, digests and
-# headers, and travels in frames of 1514 bytes, 66 of which are Ethernet, IP and TCP.
+# A segment of 8,000 bytes has about 150 bytes of name, digests and headers.
 SEGMENT_OVERHEAD_BYTES = 150
-PAYLOAD_SHARE = (1448 / 1514) * PAYLOAD_BYTES / (PAYLOAD_BYTES + SEGMENT_OVERHEAD_BYTES)
+_SEGMENT_BYTES = PAYLOAD_BYTES + SEGMENT_OVERHEAD_BYTES
+# What of a frame is a segment's payload, at best.
+PAYLOAD_SHARE = PAYLOAD_BYTES / fluid.link_bytes(_SEGMENT_BYTES, is_both_ways=False)
 
 
 @dataclass(slots=True)

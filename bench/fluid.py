@@ -1,4 +1,4 @@
-"""What a perfect transfer would take over a tree: a fluid, without headers, queues or processors. Pure."""
+"""What a perfect transfer would take: over a tree a fluid, without queues or processors; on a link its frames. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,18 @@ from collections.abc import Mapping
 
 Edge = tuple[str, str]  # (parent, child)
 
+# What Ethernet carries: frames of 1514 bytes, of which Ethernet, IP and TCP with its timestamps take 66. A receiver
+# acknowledges every other one, by a frame of nothing but headers.
+FRAME_BYTES, HEADER_BYTES = 1514, 66
+PAYLOAD_BYTES = FRAME_BYTES - HEADER_BYTES
+FRAMES_AN_ACK = 2
+
 _NOTHING_LEFT = 1e-9
+
+
+def link_bytes(size_bytes: int, is_both_ways: bool = True) -> float:
+    """What a link carries of so many bytes at least, one TCP connection's headers and acknowledgements included."""
+    return size_bytes / PAYLOAD_BYTES * (FRAME_BYTES + (HEADER_BYTES / FRAMES_AN_ACK if is_both_ways else 0))
 
 
 def paths(parents: Mapping[str, str]) -> dict[str, list[Edge]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bench import fluid
 from bench.delivery_runs import LAYERS, PATIENCE, PATIENCE_S, Say, Watch
 from tests.emulation.image import Image, layer, make
 from tests.emulation.running import Emulation
@@ -23,7 +24,8 @@ class SecondVersion:
 
     @property
     def share(self) -> float:
-        return self.received / self.layer_bytes
+        """What came against the least that the changed layer takes on a link, one way."""
+        return self.received / fluid.link_bytes(self.layer_bytes, is_both_ways=False)
 
 
 def versions(megabytes: float) -> tuple[Image, Image]:

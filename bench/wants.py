@@ -26,9 +26,9 @@ from typing import Any, Protocol
 sys.path.insert(0, str(Path(__file__).parents[1]))  # this file may be run by its path
 
 from gateway.files import replace_file, sync_directory
-from gateway.forwarder.want_clock import Mark
-from gateway.forwarder.want_store import Row, WantStore
-from gateway.forwarder.wants import Key
+from gateway.forwarder.custody.clock import Mark
+from gateway.forwarder.custody.store import Row, WantStore
+from gateway.forwarder.custody.wants import Key
 
 OFFER = 16
 CHANGES = 64

@@ -45,6 +45,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    """As argparse would make it; to find the terminal's width it loads half a megabyte of libraries, even to run."""
+    try:
+        columns = os.get_terminal_size(sys.stdout.fileno()).columns
+    except (OSError, ValueError):
+        columns = 80
+    return argparse.HelpFormatter(prog, width=columns - 2)
+
+
 def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
@@ -56,7 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     common.add_argument("-v", "--verbose", action="store_true", help="log every detail")
     parser = argparse.ArgumentParser(
-        prog="picasso-gateway", description="A gateway that caches, measures and runs services at the edge."
+        prog="picasso-gateway",
+        description="A gateway that caches, measures and runs services at the edge.",
+        formatter_class=_formatter,
     )
     parser.add_argument("--version", action="version", version=f"picasso-gateway {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

@@ -36,6 +36,7 @@ from gateway.monitor.links import FaceSample
 from gateway.monitor.netlink import Netlink
 from gateway.monitor.report import Identity as ReportIdentity
 from gateway.monitor.sampler import HostSampler
+from gateway.monitor.schedule import Demand
 from gateway.placement_client.identity import Identity, IdentityStore
 from gateway.protocol import keys, names
 from gateway.protocol.errors import ProtocolError
@@ -118,6 +119,7 @@ class Gateway:
         self._status = 0
         self._fetching_keys: set[bytes] = set()
         self._neighbor_nodes: dict[int, str] = {}
+        self.fetches = Fetches()
         self.kernel = KernelRoutes()
         self._mesh_ports = MeshPorts(self)
         self.mesh = Mesh(self._mesh_ports, self.kernel)
@@ -344,7 +346,7 @@ class Gateway:
             MonitorPorts(self), face.endpoint, self.network, identity, host, netlink, self.settings.monitor.networks
         )
         self._spawn(self.monitor.run())
-        self.manager.on_face_up = self.monitor.wake
+        self.manager.on_face_up = self.monitor.on_face_up
         self.kernel.watch(self.mesh.changed, self.mesh.on_link)
         self._spawn(self.mesh.run())
         self._spawn(self._mesh_ports.follow_batman())
@@ -405,6 +407,11 @@ class Gateway:
 
     def neighbor_node(self, face_id: int) -> str:
         return self._neighbor_nodes.get(face_id, "")
+
+    def is_met(self, node: str) -> bool:
+        """Whether this node is a neighbour now."""
+        faces = [face_id for face_id, neighbor in self._neighbor_nodes.items() if neighbor == node]
+        return any((face := self.forwarder.faces.get(face_id)) and face.up for face_id in faces)
 
     def forwarder_counters(self) -> ForwarderCounters:
         counters, faces = self.forwarder.counters, self.forwarder.faces.values()
@@ -493,7 +500,7 @@ class Gateway:
             session,
             DecisionStore(gateway.state_dir / "decision"),
             self.client_endpoint,
-            StoreBlobs(self.consumer, self.blobs, self.arrive),
+            StoreBlobs(self.consumer, self.blobs, self.arrive, self.fetches),
             self.executor if "none" not in self.settings.executor.runtimes else None,
             interval_s=controller.interval_s if controller is not None else 30.0,
             unreachable=(FetchError, ExecutorError),
@@ -524,9 +531,10 @@ class Gateway:
             store.directory / "wants.db",
             Limits(settings.want_lifetime_s, budget),
             reaches=self.has_route,
+            has_repository=self.has_repository,
             needed=self.needed_blobs,
             fail=self._tell_want_problem,
-            consumer=consumer,
+            consumer=CustodyConsumer(consumer, self.arrive, self.fetches),
         )
         await custody.start()
         if self.placement is not None and self.placement.session.decision is not None:
@@ -544,6 +552,12 @@ class Gateway:
         hops = self.forwarder.fib.longest_prefix_match(self.network.node(node))
         is_own = self.network.node(node) in self.forwarder.fib
         return is_own and any((face := self.forwarder.faces.get(hop.face_id)) and face.up for hop in hops)
+
+    def has_repository(self) -> bool:
+        """Whether an application here has registered the prefix of blobs, as a repository does."""
+        hops = self.forwarder.fib.longest_prefix_match(self.network.blobs)
+        is_exact = self.network.blobs in self.forwarder.fib
+        return is_exact and any((f := self.forwarder.faces.get(hop.face_id)) and f.up and f.is_local for hop in hops)
 
     def needed_blobs(self) -> set[bytes]:
         """What the services of this node need, whether or not it is here."""
@@ -563,6 +577,19 @@ class Gateway:
             with contextlib.suppress(ExecutorError):
                 self.executor_status = await self.executor.status()
             await asyncio.sleep(EXECUTOR_POLL_S)
+
+
+class Fetches:
+    """How many blobs are being fetched at the moment: each does it with this as its context."""
+
+    def __init__(self) -> None:
+        self.running = 0
+
+    def __enter__(self) -> None:
+        self.running += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.running -= 1
 
 
 class MonitorPorts:
@@ -589,6 +616,18 @@ class MonitorPorts:
     def held(self) -> tuple[bytes, ...]:
         store = self._gateway.blobs
         return tuple(sha256[:BLOB_BYTES] for sha256 in store.held()[:BLOBS_MAX]) if store is not None else ()
+
+    def demand(self) -> Demand:
+        """A want is being served when its wanter is met now, and the blob is here at least in part."""
+        gateway, custody = self._gateway, self._gateway.custody
+        waiting = custody.wants.in_order() if custody is not None else []
+        is_here = custody.is_here if custody is not None else lambda sha256: False
+        is_served = any(gateway.is_met(e.want.wanter) and is_here(e.want.blob.sha256) for e in waiting)
+        if gateway.fetches.running or is_served:
+            return Demand.MOVING
+        store = gateway.blobs
+        is_missing = store is not None and any(not store.has(sha256) for sha256 in gateway.needed_blobs())
+        return Demand.WAITING if waiting or is_missing else Demand.NONE
 
     def services(self) -> tuple[ServiceStatus, ...]:
         return self._gateway.executor_status.services
@@ -618,6 +657,28 @@ class CustodyTrust:
             self._gateway.identity.trust.add_certificate(wire)
 
 
+class CustodyConsumer:
+    """The node's consumer, as custody wants it: `arrive` may dial a holder that no route leads to."""
+
+    def __init__(
+        self, consumer: Consumer, arrive: Callable[[Sequence[names.Name]], Awaitable[None]], fetches: Fetches
+    ) -> None:
+        self._consumer, self._arrive, self._fetches = consumer, arrive, fetches
+        self.network, self.nudge = consumer.network, consumer.nudge
+
+    async def fetch_blob(
+        self,
+        ref: BlobRef,
+        store: BlobStore,
+        hints: Sequence[names.Name],
+        progress: Callable[[int, int], None] | None,
+        patience_s: float,
+    ) -> Path:
+        with self._fetches:
+            await self._arrive(hints)
+            return await self._consumer.fetch_blob(ref, store, hints, progress, patience_s)
+
+
 class StoreBlobs:
     """The disk store and the consumer that fills it, as the placement client wants them; no store has no blobs."""
 
@@ -626,9 +687,10 @@ class StoreBlobs:
         consumer: Consumer,
         store: BlobStore | None,
         arrive: Callable[[Sequence[names.Name]], Awaitable[None]],
+        fetches: Fetches,
     ) -> None:
         """`arrive` is awaited before holders are asked: it may dial one that no route leads to."""
-        self._consumer, self._store, self._arrive = consumer, store, arrive
+        self._consumer, self._store, self._arrive, self._fetches = consumer, store, arrive, fetches
 
     def has(self, sha256: bytes) -> bool:
         return self._store is not None and self._store.has(sha256)
@@ -640,9 +702,10 @@ class StoreBlobs:
             raise OSError(errno.ENOENT, "forwarder.blob_dir is not set: there is nowhere to keep a blob")
         from gateway.forwarder.consumer import StorageFull
 
-        await self._arrive(hints)
         try:
-            return await self._consumer.fetch_blob(ref, self._store, hints, progress)
+            with self._fetches:
+                await self._arrive(hints)
+                return await self._consumer.fetch_blob(ref, self._store, hints, progress)
         except StorageFull as error:
             raise OSError(errno.ENOSPC, str(error)) from error  # our disk's fault, not a peer's
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from gateway import __version__
 from gateway.control import Command
 from gateway.forwarder.faces.datagram import DatagramFace
-from gateway.forwarder.transfer import Counters as TransferCounters
 from gateway.protocol import names
 from gateway.protocol.codec import to_json
 from gateway.protocol.messages import BlobRef, ServiceStatus
@@ -31,6 +30,8 @@ def commands(gateway: Gateway) -> Mapping[str, Command]:
 
 
 def status(gateway: Gateway) -> Row:
+    from gateway.forwarder.transfer import Counters as TransferCounters  # a plain forwarder transfers nothing itself
+
     placement = gateway.placement.snapshot() if gateway.placement is not None else None
     return {
         "node": gateway.node,

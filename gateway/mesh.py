@@ -106,6 +106,8 @@ class Mesh:
         self._gateway, self._kernel = gateway, kernel
         self._loop = asyncio.get_running_loop()
         self._heard: dict[int, _Heard] = {}
+        # Neighbours that fell silent while their faces stayed up.
+        self._silent: set[int] = set()
         self._steadier = Steadier()
         self._chosen: dict[str, Hops] = {}
         self._known: dict[str, Known] = {}
@@ -124,17 +126,23 @@ class Mesh:
     def on_hello(self, face_id: int, hello: Hello) -> None:
         is_mutual = any(h.node == self._gateway.node and h.received_of_16 > 0 for h in hello.heard)
         known = self._heard.get(face_id)
+        self._silent.discard(face_id)
         self._heard[face_id] = _Heard(hello, is_mutual, known.lost_at if known is not None else None)
         if known is None or known.is_mutual != is_mutual or _matter(known.hello) != _matter(hello):
             self.refresh()
 
     def on_silence(self, face_id: int) -> None:
-        self._heard.pop(face_id, None)
+        if self._heard.pop(face_id, None) is not None:
+            self._silent.add(face_id)
         self.refresh()
 
     def on_link(self) -> None:
-        """A device or an address has changed: who could not be dialled may be there now."""
+        """A device or an address has changed: who could not be dialled, or is not heard any more, may be there now."""
         self._gateway.reconnect(None)
+        silent, self._silent = self._silent, set()
+        for face_id in silent:
+            if (face := self._gateway.faces.get(face_id)) is not None:
+                self._gateway.reconnect(face)
 
     def changed(self) -> None:
         """Something may have changed: looks at once, and after that not before REFRESH_PAUSE_S has passed."""

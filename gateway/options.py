@@ -5,7 +5,6 @@ Each raises ValueError with what is wrong and what would be right; the caller pu
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import re
 from collections.abc import Callable, Iterable
@@ -253,5 +252,7 @@ def provider_or_any(text: str) -> str:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`, did you mean 'x'?` for the nearest known word, else nothing."""
+    import difflib  # for a file with a mistake in it
+
     near = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.6)
     return f", did you mean {near[0]!r}?" if near else ""

@@ -72,6 +72,7 @@ class PartialBlob(Source):
         self.ref, self._store, self._bitmap, self._bitmap_path = ref, store, bitmap, bitmap_path
         self.users = 0
         self._progress = -1, 0.0
+        self._is_synced = True
         self.held_bytes = self._count_held()
 
     def is_arriving(self, now: float) -> bool:
@@ -103,6 +104,9 @@ class PartialBlob(Source):
                 os.pwrite(self.data, payload, index * PAYLOAD_BYTES)
                 self._bitmap[index >> 3] |= 1 << (index & 7)
                 self.held_bytes += len(payload)
+            else:
+                return
+            self._is_synced = False
         except OSError as error:
             raise StorageFull(f"{self._store.directory}: {error.strerror}") from error
 
@@ -117,16 +121,23 @@ class PartialBlob(Source):
             packet = self.builders[0].build(index, os.pread(self.data, PAYLOAD_BYTES, index * PAYLOAD_BYTES))
             if hashlib.sha256(packet).digest() == self.digest(index):
                 self._bitmap[index >> 3] |= 1 << (index & 7)
+                self._is_synced = False
         self.held_bytes = self._count_held()
 
     def sync(self) -> None:
-        """Brings what has arrived to the disk, then says so in the bitmap. Blocking."""
-        bitmap = bytes(self._bitmap)
-        os.fdatasync(self.data)
-        self.index.sync()
-        if not self._store.is_current(self):
+        """Brings what has arrived since the last time to the disk, then says so in the bitmap. Blocking."""
+        if self._is_synced:
             return
-        replace_file(self._bitmap_path, bitmap, 0o644)
+        self._is_synced = True  # what comes meanwhile is for the next time
+        try:
+            bitmap = bytes(self._bitmap)
+            os.fdatasync(self.data)
+            self.index.sync()
+            if self._store.is_current(self):
+                replace_file(self._bitmap_path, bitmap, 0o644)
+        except OSError:
+            self._is_synced = False
+            raise
 
     def finish(self) -> Path:
         """The path of the blob, now whole, checked and on the disk; raises BlobError and discards it. Blocking."""

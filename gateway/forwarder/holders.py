@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gateway.forwarder import packet
-from gateway.forwarder.congestion import Window
+from gateway.forwarder.congestion import Learnt, Window
 from gateway.protocol.names import Name
 
 # A holder that was silent for so many timeouts of one packet is taken for gone.
@@ -29,6 +29,8 @@ SLOW_BYTES_S = 64_000
 SLOW_AFTER_S = 3.0
 # A slow holder gives its place to one that brings so much more.
 _FASTER = 2.0
+# Of so many holders is it remembered how much their paths carried.
+_PATHS_MAX = 64
 
 
 @dataclass(slots=True, eq=False)
@@ -54,9 +56,9 @@ class Job:
 class Holder:
     """One node to ask, or with an empty hint whoever the name leads to."""
 
-    def __init__(self, hint: Name) -> None:
+    def __init__(self, hint: Name, learnt: Learnt | None = None) -> None:
         self.hint, self.hint_field = hint, packet.encode_hint((hint,) if hint else ())
-        self.window = Window()
+        self.window = Window(learnt)
         self.in_flight: dict[Name, Job] = {}
         self.heard = float("-inf")
         self.strikes = self.refusals = 0
@@ -92,17 +94,45 @@ class Holder:
             self._since, self.received_bytes = now, 0
 
 
+class Paths:
+    """What ended transfers knew of the paths to their holders, for the next ones."""
+
+    def __init__(self) -> None:
+        self._learnt: dict[Name, Learnt] = {}
+
+    def get(self, hint: Name) -> Learnt | None:
+        return self._learnt.get(hint)
+
+    def learn(self, holder: Holder, now: float) -> None:
+        """Takes what a transfer that ends has seen of this holder."""
+        self._learnt.pop(holder.hint, None)
+        if holder.has_delivered and (learnt := holder.window.learnt(now)) is not None:
+            self._learnt[holder.hint] = learnt
+            if len(self._learnt) > _PATHS_MAX:
+                del self._learnt[next(iter(self._learnt))]
+
+
 class Holders:
     """All that may be asked, in order of preference."""
 
-    def __init__(self, hints: Sequence[Name]) -> None:
-        self.all = [Holder(hint) for hint in dict.fromkeys(hints)] or [Holder(b"")]
+    def __init__(self, hints: Sequence[Name], paths: Paths | None = None) -> None:
+        self._paths = paths if paths is not None else Paths()
+        self.all = [self._holder(hint) for hint in dict.fromkeys(hints)] or [self._holder(b"")]
         self._pauses = 0
+
+    def _holder(self, hint: Name) -> Holder:
+        return Holder(hint, self._paths.get(hint))
+
+    def end(self, now: float) -> None:
+        """The transfer is over: what was learnt of the paths is kept for the next one."""
+        for holder in self.all:
+            if holder.heard > float("-inf"):
+                self._paths.learn(holder, now)
 
     def prefer(self, hints: Sequence[Name]) -> None:
         """Puts these first, new ones among them, in their order."""
         known = {holder.hint: holder for holder in self.all}
-        first = [known.get(hint) or Holder(hint) for hint in dict.fromkeys(hints)]
+        first = [known.get(hint) or self._holder(hint) for hint in dict.fromkeys(hints)]
         self.all = first + [holder for holder in self.all if holder not in first]
 
     def active(self, now: float) -> list[Holder]:

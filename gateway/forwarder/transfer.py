@@ -18,7 +18,7 @@ from typing import Protocol
 
 from gateway.forwarder import packet
 from gateway.forwarder.endpoint import Asker, Disconnected, FetchError
-from gateway.forwarder.holders import Holder, Holders, Job
+from gateway.forwarder.holders import Holder, Holders, Job, Paths
 from gateway.forwarder.packet import NACK_CONGESTION, Data
 from gateway.protocol import names
 from gateway.protocol.names import Name
@@ -54,8 +54,17 @@ class Requester(Protocol):
     def forget(self, name: Name, asker: Asker) -> None: ...
 
 
+class _Learner:
+    """What one transfer leaves to the next ones, besides its counts."""
+
+    __slots__ = ("paths",)
+
+    def __post_init__(self) -> None:
+        self.paths = Paths()
+
+
 @dataclass(slots=True)
-class Counters:
+class Counters(_Learner):
     """What a consumer has done; `segments` and `bytes` are of accepted packets and their payloads.
 
     `repeats` are Interests sent again, `marks` answers that came with a congestion mark.
@@ -84,7 +93,7 @@ class Transfer:
         self._patience_s = patience_s
         self._loop = asyncio.get_running_loop()
         self._clock = self._loop.time
-        self.holders = Holders(hints)
+        self.holders = Holders(hints, counters.paths)
         self._jobs: dict[Name, tuple[Job, Holder]] = {}
         self._again: deque[Job] = deque()
         self._later: list[tuple[float, int, Job]] = []
@@ -127,6 +136,7 @@ class Transfer:
 
     def _stop(self) -> None:
         self._done = None
+        self.holders.end(self._clock())
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -208,7 +218,7 @@ class Transfer:
         now = self._clock()
         counters.segments += 1
         counters.marks += is_marked
-        holder.window.on_data(None if job.is_retry else now - job.sent, now, is_marked)
+        holder.window.on_data(None if job.is_retry else now - job.sent, now, is_marked, len(wire))
         self.holders.on_answer(holder, len(wire), now)
         self._progress_at = now
         if not self._is_pumping:

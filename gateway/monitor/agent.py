@@ -91,6 +91,11 @@ class MonitorAgent:
         """Faces have changed: look at them now rather than within a second."""
         self._wake.set()
 
+    def on_face_up(self, face_id: int) -> None:
+        """A face has just come up, or has another connection: greet whoever is there."""
+        self.table.on_face_up(asyncio.get_running_loop().time(), face_id)
+        self.wake()
+
     def greet_all(self) -> None:
         """Something about this node or about the keys it knows has changed: say hello on every face soon."""
         now = asyncio.get_running_loop().time()
@@ -242,7 +247,7 @@ class MonitorAgent:
             for face_id in self.table.due_hellos(now):
                 tasks.create_task(self._guarded(self._say_hello(face_id)))
             self._look_at_networks(now, tasks)
-            due = self.table.due_probe(now)
+            due = self.table.due_probe(now, self._gateway.demand)
             if due is not None:
                 tasks.create_task(self._guarded(self._probe(*due)))
             tick_s = BUSY_TICK_S if self.table.is_busy else TICK_S

@@ -14,6 +14,8 @@ HISTORY = 16
 # RFC 6298's gain for the smoothed round-trip time.
 RTT_GAIN = 1 / 8
 TRAFFIC_S = 5.0
+# For so long after a probe what a face has carried may have been its packets.
+PROBED_S = 2.5
 # A little less than the agent's tick, which is never quite a second.
 SECOND_S = 0.9
 
@@ -56,6 +58,10 @@ class Contact:
     base_rtt_ms: float | None = None
     reason: str = ""
     heard_at: float = float("-inf")
+    # Since when this neighbour has been up without a break.
+    met_at: float = float("inf")
+    # When a probe, ours or its own, last went over the face.
+    probed_at: float = float("-inf")
     # Something has changed here that this neighbour has not asked for yet.
     has_news: bool = False
     sampled_at: float | None = None
@@ -81,6 +87,10 @@ class Contact:
     def loss(self) -> float | None:
         """The share of hellos without an acceptable answer, of the last 16 since the first one: there and back."""
         return round(1 - sum(self.outcomes) / len(self.outcomes), 3) if self.outcomes else None
+
+    def carries(self, now: float, mbps: float) -> bool:
+        """Whether so much went over the face in the last whole second, probes left out."""
+        return self.last_second_mbps >= mbps and now - self.probed_at > PROBED_S
 
     def on_rtt(self, rtt_ms: float) -> None:
         self.rtt_ms = rtt_ms if self.rtt_ms is None else self.rtt_ms + RTT_GAIN * (rtt_ms - self.rtt_ms)

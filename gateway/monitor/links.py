@@ -5,7 +5,7 @@ Two faces to one neighbour over one interface (each end dialled the other) are o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
@@ -13,7 +13,7 @@ from gateway.monitor import hello as hellos
 from gateway.monitor.contact import Contact, FaceSample
 from gateway.monitor.linklayer import LinkLayer, host_of
 from gateway.monitor.rates import BITRATE_SHARE, NL80211, PEER, PROBE, RX, TX, Estimate, GoodputMeter, RateBook
-from gateway.monitor.schedule import HURRY_PAUSE_S, HelloSchedule, ProbeSchedule
+from gateway.monitor.schedule import HURRY_PAUSE_S, Demand, HelloSchedule, ProbeSchedule, Situation
 from gateway.monitor.train import ProbeResult
 from gateway.protocol.messages import Bandwidth, Heard, Hello, LinkReport
 
@@ -23,6 +23,9 @@ __all__ = ["FaceSample", "Link", "LinkRow", "LinkTable"]
 IDLE_OUTSTANDING = 1
 SLOW_SHARE = 0.05
 SLOW_MBPS_UNKNOWN = 0.1
+# A face that carries so much, or such a share of what it can, carries bulk; between two blobs it rests for seconds.
+BULK_MBPS, BULK_SHARE = 0.5, 0.25
+BULK_PAUSE_S = 5.0
 # Links whose last face is gone are remembered for so long: a face that comes back need not be measured again.
 FORGET_S = 6 * 3600.0
 MAX_LINKS = 1024
@@ -77,6 +80,7 @@ class LinkTable:
         self._held_until = 0.0
         self._served_at = float("-inf")
         self._probing: int | None = None
+        self._bulk_at = float("-inf")
 
     # --- faces
 
@@ -91,8 +95,11 @@ class LinkTable:
                 contact = self.contacts[face_id] = Contact(face, HelloSchedule(now, self._random))
             elif face.up and not contact.face.up:
                 contact.schedule = HelloSchedule(now, self._random)
+                contact.met_at = now
             contact.on_sample(now, face)
             self._measure(now, contact)
+            if self._is_bulk(now, contact):
+                self._bulk_at = now
         self._forget_old(now)
 
     def _measure(self, now: float, contact: Contact) -> None:
@@ -103,6 +110,13 @@ class LinkTable:
         goodput = contact.meter.on_sample(now, contact.face.in_data_bytes, contact.face.outstanding, rtt_s)
         if goodput is not None and contact.node:
             self._link(now, contact).book.record_goodput(now, goodput.mbps, goodput.span_s)
+
+    def _is_bulk(self, now: float, contact: Contact) -> bool:
+        """Whether a face carries blobs, whoever asked for them."""
+        link = self.links.get(self._key(contact)) if contact.node else None
+        known = link.book.measured(RX, now) if link is not None else None
+        limit = BULK_MBPS if known is None else min(BULK_MBPS, BULK_SHARE * known.mbps)
+        return self._probing != contact.face.id and contact.carries(now, limit)
 
     @property
     def is_busy(self) -> bool:
@@ -139,8 +153,10 @@ class LinkTable:
         contact = self.contacts.get(face_id)
         if contact is None:
             return False
+        was_up = contact.state == "up"
         if (hello.node, hello.boot_id) != (contact.node, contact.boot_id):
             contact.forget_neighbor()
+            was_up = False
         elif hello.sequence < contact.sequence:
             return False
         order = (hello.epoch, hello.version)
@@ -149,6 +165,8 @@ class LinkTable:
         contact.sequence, contact.order = hello.sequence, order
         contact.outcomes.append(True)
         contact.reason, contact.heard_at = "", now
+        if not was_up:
+            contact.met_at = now
         if contact.face.outstanding <= IDLE_OUTSTANDING and self._probing != face_id:
             contact.on_rtt(rtt_s * 1000)
         link = self._link(now, contact)
@@ -198,6 +216,11 @@ class LinkTable:
             contact.has_news = True
             contact.schedule.hurry(now, NEWS_PAUSE_S)
 
+    def on_face_up(self, now: float, face_id: int) -> None:
+        """A face has a new connection: a hello that went over the one before is lost, so say it again now."""
+        if (contact := self.contacts.get(face_id)) is not None:
+            contact.schedule.at_once(now)
+
     def on_link_event(self, now: float) -> None:
         """A device or an address has changed: every neighbour is greeted at once, since one may just have come."""
         for contact in self.contacts.values():
@@ -221,23 +244,32 @@ class LinkTable:
 
     # --- probes
 
-    def due_probe(self, now: float) -> tuple[int, str] | None:
-        """The face to probe now and the node behind it; one at a time, the result must be told by on_probe."""
+    def due_probe(self, now: float, demand: Callable[[], Demand]) -> tuple[int, str] | None:
+        """The face to probe now and the node behind it; one at a time, the result must be told by on_probe.
+
+        `demand` tells what the links are needed for.
+        """
         if self._probing is not None:
             return None
         for contact, link in self._primaries(now):
-            if link.probes.is_due(
-                now,
-                is_stale=not link.book.is_fresh(RX, now),
-                is_doubtful=link.book.doubtful,
-                is_held=now < self._held_until,
-                is_slow=self._is_slow(now, link),
-                outstanding=sum(c.face.outstanding for c in self._contacts_of(link)),
-            ):
+            if link.probes.is_due(now, self._situation(now, link), demand):
                 self._probing = contact.face.id
                 contact.meter = GoodputMeter()
                 return contact.face.id, contact.node
         return None
+
+    def _situation(self, now: float, link: Link) -> Situation:
+        contacts = self._contacts_of(link)
+        return Situation(
+            met_at=min(c.met_at for c in contacts if c.state == "up"),
+            is_unknown=link.book.measured(RX, now) is None,
+            is_stale=not link.book.is_fresh(RX, now),
+            is_doubtful=link.book.doubtful,
+            is_held=now < self._held_until,
+            is_slow=self._is_slow(now, link),
+            is_bulk=now - self._bulk_at < BULK_PAUSE_S,
+            outstanding=sum(c.face.outstanding for c in contacts),
+        )
 
     def on_probe(self, now: float, face_id: int, result: ProbeResult) -> None:
         """Takes a probe's outcome; a failure is kept as its reason and tried again later."""
@@ -245,6 +277,7 @@ class LinkTable:
         contact = self.contacts.get(face_id)
         if contact is None or not contact.node:
             return
+        contact.probed_at = now
         link = self._link(now, contact)
         if result.mbps is None:
             link.probes.failed(now, result.duration_s, result.reason)
@@ -257,6 +290,8 @@ class LinkTable:
         if now - self._served_at > SERVED_PAUSE_S:
             self._held_until = now + self._random.uniform(0.5, 2.0)
         self._served_at = now
+        for contact in self._one_or_all(face_id):
+            contact.probed_at = now
         self._held_until = max(self._held_until, now + SERVED_PAUSE_S)
 
     def ask_results(self, now: float) -> None:

@@ -8,6 +8,7 @@ from typing import Protocol
 from gateway.monitor.host import HostSample
 from gateway.monitor.linklayer import LinkLayer
 from gateway.monitor.links import FaceSample
+from gateway.monitor.schedule import Demand
 from gateway.protocol.keys import Packet
 from gateway.protocol.messages import ForwarderCounters, Hello, Reach, RouteReport, ServiceStatus
 from gateway.protocol.names import Name
@@ -75,6 +76,9 @@ class Gateway(Protocol):
 
     def reach(self) -> tuple[Reach, ...]:
         """The nodes that this node has a route to, nearest first."""
+
+    def demand(self) -> Demand:
+        """What the links are needed for: no link is probed while blobs are moving."""
 
     def dial(self, wanted: Sequence[tuple[str, str]]) -> None:
         """These faces, by name and URI, shall be there, and none that were dialled for the same reason before."""

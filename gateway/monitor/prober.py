@@ -24,31 +24,33 @@ async def probe(endpoint: Endpoint, face_id: int, node: str, nonce: bytes) -> Pr
     measurement = Probe()
     while (train := measurement.next_train()) is not None:
         started = now()
-        lost = await _run_train(endpoint, face_id, prefix, train, measurement)
-        measurement.on_train_end(now(), started, lost)
+        await _run_train(endpoint, face_id, prefix, train, measurement)
+        measurement.on_train_end(now(), started)
     return measurement.result()
 
 
-async def _run_train(endpoint: Endpoint, face_id: int, prefix: Name, train: range, measurement: Probe) -> int:
-    """Asks for the segments of a train with a window of Interests; how many did not come."""
+async def _run_train(endpoint: Endpoint, face_id: int, prefix: Name, train: range, measurement: Probe) -> None:
+    """Asks for the segments of a train with a window of Interests, until the measurement wants no more."""
     segments = iter(train)
-    workers = [_ask_for(endpoint, face_id, prefix, segments, measurement) for _ in range(Probe.window(train))]
-    return sum(await asyncio.gather(*workers))
+    workers = [_ask_for(endpoint, face_id, prefix, segments, measurement) for _ in range(measurement.window)]
+    await asyncio.gather(*workers)
 
 
-async def _ask_for(endpoint: Endpoint, face_id: int, prefix: Name, segments: Iterator[int], measurement: Probe) -> int:
+async def _ask_for(endpoint: Endpoint, face_id: int, prefix: Name, segments: Iterator[int], measurement: Probe) -> None:
     """One place in the window: asks for the next segment when its last has come, and gives up when it has not."""
     now = asyncio.get_running_loop().time
     for segment in segments:
+        if not measurement.may_ask(now()):
+            return
         try:
             async with asyncio.timeout(LIFETIME_MS / 1000 + 1):
                 data = await endpoint.express(
                     prefix + names.segment(segment), lifetime_ms=LIFETIME_MS, next_hop_face=face_id
                 )
         except Exception:  # of whatever family the endpoint's errors are: a packet that did not come is a lost one
-            return 1
+            measurement.on_loss()
+            return
         measurement.on_arrival(now(), len(data.content))
-    return 0
 
 
 class ProbeResponder:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import platform
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -32,7 +31,7 @@ class HostSampler:
         disk_total, disk_free = self._disk_usage()
         hardware = Hardware(
             model=info.model,
-            architecture=platform.machine(),
+            architecture=os.uname().machine,
             cpus=info.cpus,
             memory_bytes=memory.total_bytes if memory else 0,
             disk_bytes=disk_total or 0,

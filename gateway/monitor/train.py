@@ -1,8 +1,9 @@
 """Packet trains: how fast a link is, from the times at which a train's packets arrive.
 
-Trains of 8, 16, 32 … packets are asked for until one has lasted long enough or the budget is spent. A token bucket
-on the way lets the first part of a train through at once; so the rate is the slope of the later half, and a train
-whose two later quarters disagree is followed by a longer one.
+A probe begins with 8 packets, asked for at once. The next train has what is left of a quarter of a second at the rate
+of the one before, and the probe ends when a train was even and no longer one fits. A token bucket on the way lets the
+first part of a train through at once; so the rate is the slope of the later half, and a train whose two later
+quarters disagree is followed by another.
 
 What a receiver reads at once waited in its buffer: the times within such a group say how fast this machine is, not
 the link. So rates run from the end of one group to the end of another, when the buffer was empty.
@@ -10,12 +11,18 @@ the link. So rates run from the end of one group to the end of another, when the
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 PAYLOAD_BYTES = 8000
 FIRST_TRAIN = 8
-LONG_ENOUGH_S = 0.25
+# The link's time for a probe. Its last train has about half of it or more, unless the bytes are spent: enough for a
+# figure within a fifth where a receiver or a shaper is some milliseconds late.
+BUDGET_S = 0.25
+LONG_ENOUGH_S = BUDGET_S / 2
 BUDGET_BYTES = 2_000_000
+# How much longer the next train may be: after an even one, and after one whose rate may be that of a burst.
+GROWTH, GROWTH_IN_DOUBT = 4, 2
 MIN_ARRIVALS = 4
 # The later two quarters of a train agree when the last has at least this share of the rate of the one before.
 STEADY_SHARE = 0.75
@@ -121,45 +128,75 @@ class Probe:
 
     def __init__(self) -> None:
         self._next_train = FIRST_TRAIN
+        self._train = range(0)
         self._asked = 0
         self._arrivals: list[Arrival] = []
         self._received_bytes = 0
         self._arrived = 0
-        self._duration_s = 0.0
+        self._duration_s = self._spent_s = 0.0
         self._rtt_s = float("inf")
         self._best: tuple[Slope, list[Arrival]] | None = None
-        self._done = False
+        self._is_over = False
 
     def next_train(self) -> range | None:
         """The segments of the next train; None when enough is known or spent."""
-        too_much = (self._asked + self._next_train) * PAYLOAD_BYTES > BUDGET_BYTES
-        if self._done or too_much:
+        count = min(self._next_train, BUDGET_BYTES // PAYLOAD_BYTES - self._asked)
+        if count < self._next_train and count <= len(self._train):
+            count = 0  # what is left of the budget would not tell more than the last train did
+        if count == 0:
             return None
-        train = range(self._asked, self._asked + self._next_train)
-        self._asked += self._next_train
-        self._next_train *= 2
+        self._train = range(self._asked, self._asked + count)
         self._arrivals = []
-        return train
+        return self._train
 
-    @staticmethod
-    def window(train: range) -> int:
-        """How many Interests of a train to keep outstanding: half of it, so that no queue on the way overflows."""
-        return max(FIRST_TRAIN, len(train) // 2)
+    @property
+    def window(self) -> int:
+        """How many Interests of the train to keep outstanding.
+
+        Half of it, so that no queue on the way overflows; but twice what the link, as far as it is known, holds in a
+        round trip, for a train that waits for its own window says nothing of the link.
+        """
+        held = 0.0
+        if self._best is not None and self._best[0].is_steady:
+            held = self._best[0].mbps * 125_000 * self._rtt_s / PAYLOAD_BYTES
+        return min(len(self._train), max(FIRST_TRAIN, len(self._train) // 2, math.ceil(2 * held)))
+
+    def may_ask(self, now: float) -> bool:
+        """Whether to ask for another packet of the train: not after a loss, nor when its time is over."""
+        is_long = bool(self._arrivals) and now - self._arrivals[0].at >= BUDGET_S
+        if self._is_over or is_long:
+            return False
+        self._asked += 1
+        return True
 
     def on_arrival(self, now: float, size: int) -> None:
         self._arrivals.append(Arrival(now, size))
         self._arrived += 1
         self._received_bytes += size
 
-    def on_train_end(self, now: float, started: float, lost: int) -> None:
-        """Judges the train; a lost packet ends the probe, for the next, longer train would only lose more."""
+    def on_loss(self) -> None:
+        """A packet did not come, which ends the probe: a longer train would only lose more."""
+        self._is_over = True
+
+    def on_train_end(self, now: float, started: float) -> None:
+        """Judges the train, and says how long the next one is."""
         self._duration_s += now - started
         if self._arrivals:
             self._rtt_s = min(self._rtt_s, max(0.0, min(a.at for a in self._arrivals) - started))
         found = slope(self._arrivals, started, self._rtt_s)
         if found is not None:
             self._best = found, self._arrivals
-        self._done = lost > 0 or (found is not None and found.is_steady and _span_s(self._arrivals) >= LONG_ENOUGH_S)
+        self._next_train = 0 if found is None or self._is_over else self._count_after(found)
+
+    def _count_after(self, found: Slope) -> int:
+        """The packets of the next train, 0 for none. An even train is worth another one only if that is longer."""
+        self._spent_s += _span_s(self._arrivals)
+        last = len(self._train)
+        fitting = int((BUDGET_S - self._spent_s) * found.mbps * 125_000 / PAYLOAD_BYTES)
+        if found.is_steady:
+            return min(fitting, GROWTH * last) if fitting > last else 0
+        is_late = self._spent_s >= 2 * BUDGET_S
+        return 0 if is_late else max(FIRST_TRAIN, min(fitting, GROWTH_IN_DOUBT * last))
 
     def result(self) -> ProbeResult:
         if self._best is None:

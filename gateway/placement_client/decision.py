@@ -123,9 +123,12 @@ def image_blobs(specification: ServiceSpec) -> tuple[BlobRef, ...]:
 
 
 def holders(section: Section, node: str, distance: Callable[[str], float]) -> tuple[str, ...]:
-    """Who may have the service's blobs: the parent named for this node, other heads (nearest first), the origin."""
+    """Who may have the service's blobs: the parent named for this node, other heads (nearest first), the origin.
+
+    The origin itself asks itself first: its own name leads to the repository beside it.
+    """
     own = next((head for head in section.heads if head.node == node), None)
     others = sorted({head.node for head in section.heads} - {node}, key=lambda name: (distance(name), name))
     parent = own.parent if own is not None else section.parents.get(node, "")
-    order = [parent, *others, section.origin]
-    return tuple(name for name in dict.fromkeys(order) if name and name != node)
+    elsewhere = [name for name in (parent, *others, section.origin) if name and name != node]
+    return tuple(dict.fromkeys([node, *elsewhere] if section.origin == node else elsewhere))

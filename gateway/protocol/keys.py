@@ -9,7 +9,6 @@ import hashlib
 import os
 import struct
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -159,6 +158,8 @@ class Key:
 
     def certify(self, key_name: Name, spki: bytes, issued: float, lifetime_s: float, issuer: str) -> bytes:
         """A certificate of another key (or of this one, the anchor); `issued` is Unix time."""
+        from datetime import UTC, datetime
+
         from ndn.app_support.security_v2 import derive_cert
 
         start = datetime.fromtimestamp(issued, UTC)
@@ -211,6 +212,8 @@ def key_name_of(name: Name) -> Name:
 
 def validity(certificate: bytes) -> tuple[float, float]:
     """Not-before and not-after of a certificate in Unix time; raises TrustError when it has none."""
+    from datetime import UTC, datetime
+
     from ndn.app_support.security_v2 import CertificateV2Value
 
     try:

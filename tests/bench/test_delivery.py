@@ -29,6 +29,12 @@ def test_perfect_delivery_is_as_slow_as_the_narrowest_link() -> None:
     assert fluid.delivery_s(PARENTS, MBPS, MEGABYTE) == {"one": 0.8, "two": 1.6, "three": 0.2}
 
 
+def test_a_copy_takes_its_frames() -> None:
+    """1448 bytes fill a frame of 1514; every second one is acknowledged by 66 bytes the other way."""
+    assert fluid.link_bytes(1448 * 10, is_both_ways=False) == pytest.approx(15_140)
+    assert fluid.link_bytes(1448 * 10) == pytest.approx(15_140 + 5 * 66)
+
+
 def test_perfect_unicast_shares_the_links() -> None:
     """Two copies share the link of 10 Mbit/s, 5 each, so both take 1.6 s; the third has a link for itself."""
     assert fluid.unicast_s(PARENTS, MBPS, MEGABYTE) == pytest.approx({"one": 1.6, "two": 1.6, "three": 0.2})

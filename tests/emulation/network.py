@@ -18,6 +18,8 @@ QUEUE_S, QUEUE_MIN_BYTES = 0.1, 32_000
 # What may pass at once after a pause: the timer of a busy machine is late by a millisecond or two.
 BURST_S, BURST_MIN_BYTES = 0.005, 6_000
 _SETTINGS = {
+    # A neighbour is asked for by the link's own address: who has no route back to any other can answer that.
+    "net/ipv4/conf/all/arp_announce": "2",
     "net/ipv4/ip_forward": "1",
     "net/ipv4/conf/all/rp_filter": "0",
     "net/ipv4/conf/default/rp_filter": "0",
@@ -112,7 +114,10 @@ class EmulatedNetwork:
     def _pair(self, link: Link) -> str:
         name = f"l{self._index[link.ends]}"
         one, other = self.namespace(link.a), self.namespace(link.b)
-        return f"link add name {name} netns {one} type veth peer name {name} netns {other}"
+        # With the same number at both ends the kernel takes them for one device, and tells of the carrier a second late.
+        number = 2 * self._index[link.ends] + 2
+        first, second = f"index {number} name {name} netns {one}", f"index {number + 1} name {name} netns {other}"
+        return f"link add {first} type veth peer {second}"
 
     def _interfaces(self, node: str) -> list[str]:
         lines = [f"address add {self.address(node)}/32 dev lo", "link set lo up"]

@@ -30,7 +30,7 @@ async def fetch(directory: Path, port: int, ref: BlobRef) -> None:
         await asyncio.sleep(0.01)
     forwarder.fib.add(HOLDER, face.id, 1, "static")
     consumer = Consumer(manager.internal("client").endpoint, NETWORK)
-    manager.on_face_up = consumer.nudge
+    manager.on_face_up = lambda face_id: consumer.nudge()
     print("started", flush=True)
     await consumer.fetch_blob(ref, store, [HOLDER], patience_s=60)
     print("whole", flush=True)

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from gateway.forwarder.custody import Limits
+from gateway.forwarder.custody.reception import BUSY, CHECKS_BURST
 from gateway.forwarder.endpoint import FetchError
-from gateway.forwarder.want_reception import BUSY, CHECKS_BURST
 from gateway.protocol import codec
 from gateway.protocol.messages import BlobRef, CarriedWant, Want, WantAnswer, WantOffer
-from tests.forwarder.want_world import NAMES, NOW, YEAR_S, Place, World, in_life, member
+from tests.forwarder.custody.want_world import NAMES, NOW, YEAR_S, Place, World, in_life, member
 from tests.simulation.network import simulation
 
 MB = 1_000_000

@@ -13,8 +13,8 @@ from gateway.placement_client.session import Clock, EpochUnproven, Session, Verd
 from gateway.protocol import keys
 from gateway.protocol.keys import Key
 from tests.controller.fakes import Home, make_home, report, sign_report
-from tests.forwarder.want_world import NAMES, Place
-from tests.forwarder.want_world import World as Wanting
+from tests.forwarder.custody.want_world import NAMES, Place
+from tests.forwarder.custody.want_world import World as Wanting
 from tests.placement_client.conftest import NOW, YEAR_S, FakeBlobs, Shelf
 from tests.placement_client.conftest import World as Deciding
 from tests.simulation.network import simulation

@@ -514,6 +514,42 @@ def test_the_bitmap_is_written_after_the_data_is_on_the_disk(store: BlobStore, m
     assert steps == ["data", "bitmap"]
 
 
+def test_nothing_is_synced_twice(open_store: Callable[..., BlobStore], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fetch that brings nothing costs no wait for the disk; what has come does, once, also after a failure."""
+    syncs: list[str] = []
+
+    def counted(name: str) -> Callable[[int], None]:
+        real = getattr(os, name)
+        return lambda handle: (syncs.append(name), real(handle))[1]
+
+    store, ref = open_store(), objects.describe_bytes(NETWORK, LARGE)
+    store.release(store.begin(ref))
+    for name in ("fsync", "fdatasync"):
+        monkeypatch.setattr(os, name, counted(name))
+    store.release(store.begin(ref))
+    assert syncs == []
+    partial = store.begin(ref)
+    write_index(partial, LARGE)
+    write_segments(partial, LARGE, range(3))
+    with monkeypatch.context() as full:
+        full.setattr(blob_source, "replace_file", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+        with pytest.raises(OSError, match="full"):
+            partial.sync()
+    partial.sync()
+    count = len(syncs)
+    assert count >= 4
+    write_segments(partial, LARGE, range(3))
+    partial.sync()
+    store.release(partial)
+    assert len(syncs) == count
+    store.close()
+    again = open_store()
+    partial = again.begin(ref)
+    assert partial.held_bytes == 3 * PAYLOAD
+    again.release(partial)
+    assert len(syncs) == count
+
+
 def test_a_torn_index_page_is_fetched_again(open_store: Callable[..., BlobStore]) -> None:
     """An index page damaged by a power cut is noticed at the next start; the segments stay."""
     store, ref = open_store(), objects.describe_bytes(NETWORK, LARGE)

@@ -662,6 +662,54 @@ def test_a_slow_reader_is_bounded(tmp_path: Path) -> None:
     run(work)
 
 
+@pytest.mark.parametrize("is_local", [False, True])
+def test_a_standing_backlog_is_marked(is_local: bool) -> None:
+    """Data to a neighbour that reads too slowly bear congestion marks after a while; to applications none."""
+
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        with theirs:
+            ours.setblocking(False)
+            transport, _ = await loop.create_connection(asyncio.Protocol, sock=ours)
+            face = StreamFace("tcp4://192.0.2.1:6363", "", is_local=is_local)
+            face.attach(transport)
+            wire = keys.sign_data(NAME, bytes(8000))
+            sent = 0
+            for _ in range(30):
+                for _ in range(4):
+                    face.send_data(wire, None)
+                face.send_interest(packet.encode_interest(NAME)[1])
+                sent += 4
+                await asyncio.sleep(0.01)
+            assert face.counters.drops == 0
+            expected = face.counters.out_bytes
+            theirs.setblocking(False)
+            stream = b""
+            while len(stream) < expected:
+                stream += await loop.sock_recv(theirs, 1 << 20)
+            assert len(stream) == expected
+            marks = stream.count(bytes.fromhex("fd0340 01 01"))
+            assert marks == 0 if is_local else 1 <= marks <= sent / 10
+            face.close()
+
+    run(work)
+
+
+def test_what_the_kernel_holds_back_is_seen() -> None:
+    """Bytes that TCP has taken for a neighbour that does not read count as backlog."""
+    with socket.create_server((new_host(), 0)) as listener, socket.socket() as writer:
+        writer.connect(listener.getsockname())
+        assert stream_module.unsent_bytes(writer.fileno()) == 0
+        writer.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            while True:
+                writer.send(bytes(1 << 20))
+        assert stream_module.unsent_bytes(writer.fileno()) > 64 << 10
+    with socket.socket(socket.AF_UNIX) as local:
+        assert stream_module.unsent_bytes(local.fileno()) == 0
+
+
 # --- on-demand faces
 
 

@@ -1,6 +1,6 @@
 """Whom a transfer asks: preference, trial, refusal, and the share of each."""
 
-from gateway.forwarder.holders import LOSSES_MAX, REFUSALS_MAX, SLOW_AFTER_S, Holder, Holders, Job
+from gateway.forwarder.holders import LOSSES_MAX, REFUSALS_MAX, SLOW_AFTER_S, Holder, Holders, Job, Paths
 from gateway.protocol import names
 
 A, B, C = (names.parse(f"/n/node/{name}") for name in "abc")
@@ -42,12 +42,12 @@ def test_one_that_is_silent_is_left_alone_and_tried_again_with_one_packet() -> N
     holders.on_silence(first, work, 3.0)
     assert hints(holders.active(3.0)) == [B]
     assert hints(holders.active(4.1)) == [A, B]
-    assert first.room == 1 and second.room == 4
+    assert first.room == 1 and second.room == 6
     assert holders.choose(job(1), holders.active(4.1), 4.1) is first
     asked(first, job(1), 4.1)
     assert holders.choose(job(2), holders.active(4.1), 4.1) is second
     answered(holders, first, job(1), 4.2)
-    assert hints(holders.active(4.2)) == [A] and first.room == 4
+    assert hints(holders.active(4.2)) == [A] and first.room == 6
 
 
 def test_who_fails_again_is_left_alone_for_longer() -> None:
@@ -161,3 +161,24 @@ def test_a_contact_puts_its_holder_first() -> None:
     assert hints(holders.all) == [C, B, A]
     assert holders.begin_again() == [work] and not first.in_flight
     assert not first.strikes and first.free_at < 1.0
+
+
+def test_what_was_learnt_of_a_path_is_for_its_holder_alone() -> None:
+    """The next transfer begins faster from who delivered before, slowly from others and from who has failed since."""
+    paths = Paths()
+    for name in (A, C):
+        holders = Holders([name], paths)
+        holder = holders.all[0]
+        for number in range(60):
+            answered(holders, holder, job(number), 0.1)
+            holder.window.on_data(0.1, 0.1)
+        if name == C:
+            holders.on_refusal(holder, job(), 0.2)
+            for _ in range(REFUSALS_MAX):
+                holders.on_refusal(holder, job(), 0.2)
+        holders.end(1.0)
+    sizes = {}
+    for holder in Holders([A, B, C], paths).all:
+        holder.window.on_data(0.1, 2.0)
+        sizes[holder.hint] = holder.window.size
+    assert sizes[A] > 30 and sizes[B] == sizes[C] == 7

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from random import Random
 
 import cbor2
 import pytest
 
+from gateway.monitor.links import FaceSample, LinkTable
+from gateway.monitor.schedule import Demand
 from gateway.protocol import codec, keys, names
 from gateway.protocol.errors import UnknownKey
 from gateway.protocol.messages import Hello, NodeReport
@@ -450,8 +453,115 @@ def test_slower_link_is_found_by_a_probe_after_the_transfer() -> None:
         back.rate_mbps = 4.0
         await _transfer(a, 32, 20)
         assert rows(a)[0]["rx"]["mbps"] == pytest.approx(20.0, rel=0.1)
-        await asyncio.sleep(5)
+        await asyncio.sleep(9)
         assert rows(a)[0]["rx"]["mbps"] == pytest.approx(4.0, rel=0.1)
+        await working
+
+    run(scene())
+
+
+def test_bytes_of_a_probe() -> None:
+    """Each way a probe of 2, 6, 20 or 100 Mbit/s takes what a quarter of a second carries, and never two megabytes."""
+
+    async def scene(rate_mbps: float) -> int:
+        a, b = Node("a"), Node("b", 2)
+        delay_s = 0.0005 if rate_mbps > 100 else 0.005
+        channels = Channel(rate_mbps, delay_s), Channel(rate_mbps, delay_s)
+        connect(a, b, *channels)
+        await live(15, a, b)
+        assert rows(a)[0]["rx"]["mbps"] == pytest.approx(rate_mbps, rel=0.1)
+        return max(channel.sent_bytes for channel in channels)
+
+    for rate_mbps, limit in ((2.0, 80_000), (6.0, 220_000), (20.0, 680_000), (100.0, 1_450_000), (1000.0, 2_100_000)):
+        assert run(scene(rate_mbps)) < limit, rate_mbps
+
+
+def test_a_contact_of_a_ferry_is_left_to_its_blobs() -> None:
+    """Contacts of 15 s each take no probe while something is wanted at both ends, one of 40 s takes one each way."""
+
+    async def scene(contact_s: float) -> int:
+        a, b = Node("a"), Node("b", 2)
+        there, back = Channel(20.0), Channel(20.0)
+        connect(a, b, there, back)
+        a.demanded = b.demanded = Demand.WAITING
+        working = asyncio.ensure_future(live(5 * (contact_s + 60), a, b))
+        for _ in range(5):
+            there.is_cut = back.is_cut = False
+            for node in (a, b):
+                node.agent.on_link_event()
+            await asyncio.sleep(contact_s)
+            there.is_cut = back.is_cut = True
+            await asyncio.sleep(60)
+        await working
+        return a.agent.counters["probes"] + b.agent.counters["probes"]
+
+    assert run(scene(15.0)) == 0
+    assert run(scene(40.0)) == 2
+
+
+def test_who_was_away_or_restarted_is_met_anew() -> None:
+    """The 20 s of a contact count from its first hello, and again after silence, a restart, or a face that was down."""
+    table = LinkTable("a", Random(1))
+
+    def look(now: float, up: bool = True) -> None:
+        table.update(now, [FaceSample(1, "", "tcp4://10.0.0.2:6363", "tcp4://10.0.0.1:6363", up, False, 0, 0, 0, 0)])
+
+    def met_at(now: float, boot_id: str = "1") -> float:
+        table.on_hello(now, 1, Hello("b", boot_id, int(now)), 0.01)
+        return table.contacts[1].met_at
+
+    look(0.0)
+    assert met_at(1.0) == met_at(5.0) == 1.0
+    assert met_at(6.0, "2") == met_at(7.0, "2") == 6.0
+    for now in (8.0, 9.0, 10.0):
+        table.on_hello_failed(now, 1, "unanswered")
+    assert met_at(11.0, "2") == 11.0
+    look(12.0, up=False)
+    look(13.0)
+    assert met_at(14.0, "2") == 13.0
+
+
+def test_what_one_end_wants_holds_up_its_probe() -> None:
+    """A node that fetches probes nothing; when that is over both figures come within seconds, one after the other."""
+
+    async def scene() -> None:
+        a, b = Node("a"), Node("b", 2)
+        connect(a, b, Channel(9.0), Channel(9.0))
+        a.demanded = b.demanded = Demand.MOVING
+        working = asyncio.ensure_future(live(80, a, b))
+        await asyncio.sleep(60)
+        assert a.agent.counters["probes"] == b.agent.counters["probes"] == 0
+        a.demanded = b.demanded = Demand.NONE
+        await asyncio.sleep(8)
+        assert a.agent.counters["probes"] == b.agent.counters["probes"] == 1
+        await working
+
+    run(scene())
+
+
+def test_bulk_on_one_link_holds_up_the_probes_of_others() -> None:
+    """While a node serves a file over one link it probes no other one, nor in the seconds between two files."""
+
+    async def scene() -> None:
+        a, b, c = Node("a"), Node("b", 2), Node("c", 3)
+        there = Channel(9.0, is_cut=True)
+        connect(b, a, Channel(9.0), Channel(9.0))
+        connect(a, c, there, Channel(9.0))
+        _serve_file(a)
+        working = asyncio.ensure_future(live(120, a, b, c))
+        await asyncio.sleep(15)
+        probes = a.agent.counters["probes"]
+        assert probes == 1
+        there.is_cut = False
+        a.agent.on_link_event()
+        c.agent.on_link_event()
+        for _ in range(4):
+            await _transfer(b, 8, 10)
+            await asyncio.sleep(3)
+        assert (rows(a)[1]["state"], a.agent.counters["probes"]) == ("up", probes)
+        await asyncio.sleep(12)
+        assert a.agent.counters["probes"] == probes + 1
+        assert rows(a)[1]["rx"]["source"] == "probe"
         await working
 
     run(scene())

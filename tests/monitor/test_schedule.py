@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.monitor.schedule import HELLO_FAILURES, HelloSchedule, ProbeSchedule
+from gateway.monitor.schedule import (
+    HELLO_FAILURES,
+    SETTLED_S,
+    STARVED_S,
+    Demand,
+    HelloSchedule,
+    ProbeSchedule,
+    Situation,
+)
 
 
 def test_first_hello_is_due_at_once() -> None:
@@ -60,9 +69,8 @@ def test_hurry_is_limited() -> None:
     assert schedule.next_at == float("inf"), "a hello on its way is not doubled"
 
 
-def _due(schedule: ProbeSchedule, now: float, **changed: bool | int) -> bool:
-    situation = {"is_stale": True, "is_doubtful": False, "is_held": False, "is_slow": True, "outstanding": 0} | changed
-    return schedule.is_due(now, **situation)  # type: ignore[arg-type]
+def _due(schedule: ProbeSchedule, now: float, demand: Demand = Demand.NONE, **changed: Any) -> bool:
+    return schedule.is_due(now, Situation(**{"met_at": 0.0} | changed), lambda: demand)
 
 
 def test_probe_waits_for_an_idle_link() -> None:
@@ -99,6 +107,59 @@ def test_doubt_borrows_one_pause() -> None:
     schedule.succeeded(10.0, 0.5)
     assert not _due(schedule, 400.0, is_stale=False, is_doubtful=True)
     assert schedule.ready_at >= 1000.0
+
+
+def test_a_short_contact_is_not_probed() -> None:
+    """While something is wanted, or when the link was known once, a neighbour is probed when it has stayed for 20 s."""
+    for situation in ({"demand": Demand.WAITING}, {"is_unknown": False}):
+        schedule = ProbeSchedule(0.0, Random(1), goes_first=True)
+        due = [step / 2 for step in range(80) if _due(schedule, step / 2, **situation)]
+        assert SETTLED_S <= due[0] <= SETTLED_S + 2.6, situation
+        assert not _due(schedule, 100.0, met_at=99.0 - SETTLED_S / 2, **situation), "it went and came back"
+
+
+def test_the_first_probe_of_a_calm_node_is_early() -> None:
+    """Where nothing is wanted and nothing was ever known of the link, nobody waits for 20 s."""
+    assert _due(ProbeSchedule(0.0, Random(1), goes_first=True), 2.1)
+    assert _due(ProbeSchedule(0.0, Random(1), goes_first=False), 4.6)
+
+
+@pytest.mark.parametrize("situation", [{"demand": Demand.MOVING}, {"is_bulk": True}])
+def test_no_probe_while_blobs_move(situation: dict[str, Any]) -> None:
+    """Neither a stale nor a doubtful figure is probed meanwhile, nor at once after it; the two ends take turns then."""
+    first, second = (ProbeSchedule(0.0, Random(1), goes_first=g) for g in (True, False))
+    for now in range(5, 300):
+        assert not _due(first, now, **situation) and not _due(second, now, **situation)
+        assert not _due(first, now, is_unknown=False, is_stale=False, is_doubtful=True, **situation)
+    began = [next(300 + s / 10 for s in range(100) if _due(end, 300 + s / 10)) for end in (first, second)]
+    assert 300.5 < began[0] < began[1] - 0.5 and began[1] < 304.5
+
+
+def test_a_link_is_not_starved_by_others() -> None:
+    """After half an hour of blobs elsewhere a stale figure is probed, once; not while the link itself has traffic."""
+    schedule, now, due = ProbeSchedule(0.0, Random(1), goes_first=True), 0.0, []
+    while now < 2 * STARVED_S:
+        now += 1.0
+        assert not _due(schedule, now, Demand.MOVING, is_slow=False)
+        if _due(schedule, now, Demand.MOVING):
+            due.append(now)
+            schedule.succeeded(now, 0.25)
+    assert len(due) == 1 and STARVED_S <= due[0] < STARVED_S + SETTLED_S + 10.0
+
+
+def test_demand_is_asked_only_when_it_matters() -> None:
+    """Nobody looks through wants and blobs for a link that is busy, paid for long ago, or held."""
+    schedule, asked = ProbeSchedule(0.0, Random(1), goes_first=True), []
+
+    def demand() -> Demand:
+        asked.append(1)
+        return Demand.NONE
+
+    schedule.is_due(0.1, Situation(met_at=0.0), demand)
+    schedule.is_due(5.0, Situation(met_at=0.0, outstanding=1), demand)
+    schedule.is_due(5.0, Situation(met_at=0.0, is_stale=False), demand)
+    assert not asked
+    assert schedule.is_due(6.0, Situation(met_at=0.0), demand) and asked
 
 
 def test_failures_back_off() -> None:

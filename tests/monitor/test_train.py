@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
 import pytest
@@ -74,6 +75,61 @@ def test_slope_takes_anything(arrivals: list[tuple[float, int]]) -> None:
     assert found is None or found.mbps >= 0
 
 
+def _probe(probe: Probe, arrive: Callable[[int], float]) -> tuple[list[int], float]:
+    """Runs a probe whose i-th packet takes `arrive(i)` seconds of the link; the lengths of its trains, and the time."""
+    counts, now, index = [], 0.0, 0
+    while (train := probe.next_train()) is not None:
+        started, count = now, 0
+        free, times = now + 0.005, []
+        for _ in train:
+            if not probe.may_ask(times[-probe.window] if len(times) >= probe.window else started):
+                break
+            free += arrive(index)
+            times.append(free)
+            index, count = index + 1, count + 1
+            probe.on_arrival(free, PAYLOAD_BYTES)
+        counts.append(count)
+        now = free
+        probe.on_train_end(now, started)
+    return counts, now
+
+
+@pytest.mark.parametrize(
+    ("mbps", "limit_bytes"), [(2.0, 64_000), (6.0, 200_000), (20.0, 650_000), (100.0, 1_400_000), (1000.0, 2_000_000)]
+)
+def test_a_probe_is_short(mbps: float, limit_bytes: int) -> None:
+    """It takes a quarter of a second of the link's time and a tenth more at most, and no more bytes than it needs."""
+    probe = Probe()
+    _probe(probe, lambda i: 0.064 / mbps)
+    result = probe.result()
+    assert result.mbps == pytest.approx(mbps, rel=0.01)
+    assert result.received_bytes <= limit_bytes
+    assert result.received_bytes * 8e-6 / mbps < 0.275
+
+
+def test_even_trains_end_early() -> None:
+    """A train that was even and long enough is the last; one that was short is followed by what the time allows."""
+    assert _probe(Probe(), lambda i: 0.032)[0] == [8]
+    counts, _ = _probe(Probe(), lambda i: 0.0032)
+    assert counts[:2] == [8, 32] and len(counts) == 3 and sum(counts) <= 80
+
+
+def test_a_long_train_on_a_slow_link_is_cut_short() -> None:
+    """After a burst that promised much no more packets are asked for than are on their way after a quarter second."""
+    probe = Probe()
+    counts, _ = _probe(probe, lambda i: 0.0 if i < 24 else 0.2)
+    assert counts[:2] == [8, 16] and counts[2] < 24
+    assert probe.result().mbps == pytest.approx(0.32, rel=0.05)
+
+
+def test_an_uneven_link_is_given_up() -> None:
+    """A link that becomes slower and slower is not asked until the bytes are spent; half a second tells no more."""
+    probe = Probe()
+    counts, took_s = _probe(probe, lambda i: 0.01 * 1.25**i)
+    assert len(counts) == 2 and took_s < 2.5
+    assert 0 < probe.result().confidence < 0.4
+
+
 def test_trains_double_within_the_budget() -> None:
     """On a link too fast to tell, the trains double and stop before two megabytes."""
     probe, counts, now = Probe(), [], 0.0
@@ -81,9 +137,10 @@ def test_trains_double_within_the_budget() -> None:
         counts.append(len(train))
         started = now
         for _ in train:
+            assert probe.may_ask(now)
             now += 1e-5
             probe.on_arrival(now, PAYLOAD_BYTES)
-        probe.on_train_end(now, started, 0)
+        probe.on_train_end(now, started)
     assert counts == [8, 16, 32, 64, 128]
     result = probe.result()
     assert result.received_bytes <= BUDGET_BYTES
@@ -91,24 +148,28 @@ def test_trains_double_within_the_budget() -> None:
     assert result.confidence < 0.5
 
 
-def test_slow_link_needs_one_train() -> None:
-    """At 0.3 Mbit/s eight packets take long enough."""
+def test_a_long_round_trip_is_filled() -> None:
+    """The second train of a link of 20 Mbit/s and 0.1 s has a window that does not run empty in a round trip."""
     probe = Probe()
     train = probe.next_train()
-    assert train is not None
+    assert train is not None and probe.window == len(train)
     for index in train:
-        probe.on_arrival(index * 0.213, PAYLOAD_BYTES)
-    probe.on_train_end(1.7, 0.0, 0)
-    assert probe.next_train() is None
-    assert probe.result().mbps == pytest.approx(0.3, rel=0.02)
+        assert probe.may_ask(0.0)
+        probe.on_arrival(0.1 + index * 0.0032, PAYLOAD_BYTES)
+    probe.on_train_end(0.13, 0.0)
+    assert probe.next_train() is not None
+    assert probe.window * PAYLOAD_BYTES >= 20 * 125_000 * 0.1
 
 
 def test_lost_packets_end_the_probe() -> None:
     """Nothing is asked for after a loss; too few arrivals are a failure with its reason."""
     probe = Probe()
-    probe.next_train()
+    for _ in probe.next_train() or ():
+        assert probe.may_ask(0.0)
     probe.on_arrival(0.1, PAYLOAD_BYTES)
-    probe.on_train_end(4.0, 0.0, 7)
+    probe.on_loss()
+    assert not probe.may_ask(0.2)
+    probe.on_train_end(4.0, 0.0)
     assert probe.next_train() is None
     result = probe.result()
     assert result.mbps is None and result.reason.startswith("1 of 8 packets")

@@ -20,6 +20,7 @@ from gateway.monitor.host import HostSample
 from gateway.monitor.linklayer import LinkLayer
 from gateway.monitor.links import FaceSample
 from gateway.monitor.report import Identity
+from gateway.monitor.schedule import Demand
 from gateway.protocol import keys, names
 from gateway.protocol.messages import ForwarderCounters, Reach, ServiceStatus
 
@@ -140,6 +141,7 @@ class Node:
         self.announced: list[bytes] = []
         self.dialled: list[tuple[tuple[str, str], ...]] = []
         self.reached: tuple[Reach, ...] = ()
+        self.demanded = Demand.NONE
         self.sample_value = HostSample()
         self.agent = MonitorAgent(self, self, NETWORK, Identity(name, boot), self, self, random=Random(seed))
 
@@ -254,6 +256,9 @@ class Node:
 
     def reach(self) -> tuple[Reach, ...]:
         return self.reached
+
+    def demand(self) -> Demand:
+        return self.demanded
 
     def dial(self, wanted: Sequence[tuple[str, str]]) -> None:
         self.dialled.append(tuple(wanted))

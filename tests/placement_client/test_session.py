@@ -323,7 +323,7 @@ def test_blobs_are_wanted_where_the_service_runs_and_where_it_stands_by(world):
 
 
 def test_holders_are_the_parent_then_other_heads_by_distance_then_the_origin(world):
-    """The delivery tree first, the nearest copies next, the repository at last, never this node itself."""
+    """The delivery tree first, the nearest copies next, the repository at last; who has that beside it begins there."""
     spec = world.specification("radio")
     session = world.session("n1")
     in_force(world, session, world.head([world.section("radio", spec, ["n1<n4", "n2", "n3"])]))
@@ -331,7 +331,7 @@ def test_holders_are_the_parent_then_other_heads_by_distance_then_the_origin(wor
     assert session.blob_needs(distance.__getitem__)[0].holders == ("n4", "n3", "n2", "repo")
     origin = world.session("repo")
     in_force(world, origin, world.head([world.section("radio", spec, ["repo<repo", "n2"])]))
-    assert origin.blob_needs(near)[0].holders == ("n2",)
+    assert origin.blob_needs(near)[0].holders == ("repo", "n2")
 
 
 @pytest.mark.parametrize("field", ["sha256", "size"])

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from Cryptodome.PublicKey import ECC
 
 from gateway.forwarder.custody import Custody
+from gateway.forwarder.custody.wants import Limits
 from gateway.forwarder.endpoint import Endpoint, FetchError
 from gateway.forwarder.packet import Interest
-from gateway.forwarder.wants import Limits
 from gateway.protocol import keys, names
 from gateway.protocol.keys import Key, Packet
 from gateway.protocol.messages import BlobRef

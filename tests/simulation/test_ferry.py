@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.forwarder.wants import Limits
+from gateway.forwarder.custody.wants import Limits
 from gateway.protocol import keys
 from gateway.protocol.messages import BlobRef
 from tests.simulation import contacts

@@ -64,7 +64,7 @@ class FaceManager:
         """
         self.forwarder = forwarder
         # Called when a face to somebody else has come up.
-        self.on_face_up: Callable[[], None] = lambda: None
+        self.on_face_up: Callable[[int], None] = lambda face_id: None
         self._face_limits = limits or Limits()
         self._limits: dict[int, FaceLimits] = {}
         self._budget = ReassemblyBudget()
@@ -123,8 +123,8 @@ class FaceManager:
         """A neighbour's face, up or down; None while its name is not resolved."""
         return self._neighbors.face_of(neighbor)
 
-    def came_up(self) -> None:
-        self.on_face_up()
+    def came_up(self, face: Face) -> None:
+        self.on_face_up(face.id)
 
     def reconnect(self, face: Face | None) -> None:
         """Dials a neighbour anew whose connection an outage broke; with None, whoever waits for the next attempt."""
@@ -337,7 +337,7 @@ class FaceManager:
         self._on_demand[face] = kind
         self.forwarder.add_face(face)
         if kind != "unix":
-            self.came_up()
+            self.came_up(face)
         return face
 
     def _greet(self, channel: DatagramChannel, address: Address) -> DatagramFace | None:
@@ -348,7 +348,7 @@ class FaceManager:
         self._on_demand[face] = "udp"
         self.forwarder.add_face(face)
         self.limit(face, face.is_here)
-        self.came_up()
+        self.came_up(face)
         return face
 
     def _drop_unproven(self) -> bool:

@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 DEFAULT_PORT = 6363
 RECONNECT_MIN_S, RECONNECT_MAX_S = 0.5, 30.0
 DIAL_TIMEOUT_S = 10.0
+# A lost first packet is sent again by the kernel after a second, which is a quarter of a short contact: a link that has
+# just come up loses it often, because the other end's route comes a moment later. So it is given up early, at first.
+FIRST_PATIENCES_S = (0.1, 0.2, 0.4, 0.8)
 # Two ends that dial at once have met within this time; who dials later has lost the connection that we still think is
 # there. A connection that did not last so long does not end the back-off.
 SETTLED_S = 5.0
@@ -73,8 +76,8 @@ class Sockets(Protocol):
         """The same for all TCP faces from these addresses."""
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]: ...
-    def came_up(self) -> None:
-        """A face has come up: whoever greets neighbours should know."""
+    def came_up(self, face: Face) -> None:
+        """A face has come up, or got another connection: whoever greets neighbours should know."""
 
 
 @dataclass(slots=True)
@@ -189,7 +192,7 @@ class Neighbors:
         self._forwarder.add_face(face)
         self._sockets.limit(face, face.is_here)
         self._on_new_face()
-        self._sockets.came_up()
+        self._sockets.came_up(face)
 
     # --- TCP
 
@@ -227,7 +230,7 @@ class Neighbors:
         face.local_uri = uri_of("tcp", local)
         self._sockets.limit(face, is_here(remote, local))
         face.attach(connection.transport)
-        self._sockets.came_up()
+        self._sockets.came_up(face)
         log.info("face %d (%s, neighbor %s) is up", face.id, face.uri, peer.neighbor.name)
 
     def hasten(self) -> None:
@@ -283,7 +286,7 @@ class Neighbors:
                 if hosts != peer.addresses:
                     peer.addresses = hosts
                     self._sockets.release_streams(hosts)
-                sock = await self._connect(addresses[0])
+                sock = await self._connect_soon(addresses[0])
                 await self._loop.create_connection(
                     lambda: StreamConnection(
                         lambda c: self._dialed(peer, face, c), self._sockets.receive_stream, self._sockets.lost
@@ -292,6 +295,13 @@ class Neighbors:
                 )
         except (OSError, ValueError) as error:
             self._report(peer, error)
+
+    async def _connect_soon(self, address: Address) -> socket.socket:
+        for patience_s in FIRST_PATIENCES_S:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience_s):
+                    return await self._connect(address)
+        return await self._connect(address)
 
     async def _connect(self, address: Address) -> socket.socket:
         """Dials from the address it listens on, where that is a specific one: the peer knows us by it."""

@@ -108,7 +108,8 @@ class UdpSocket:
 
 def bound(family: socket.AddressFamily, host: str, port: int) -> UdpSocket:
     """A socket that listens at an address of this machine; raises OSError. A scope stands as in fe80::1%eth0."""
-    address = socket.getaddrinfo(host, port, family, socket.SOCK_DGRAM, 0, socket.AI_PASSIVE)[0][4]
+    # As bytes it is not looked through for international letters, which takes a table of all of them.
+    address = socket.getaddrinfo(host.encode(), port, family, socket.SOCK_DGRAM, 0, socket.AI_PASSIVE)[0][4]
     sock = socket.socket(family, socket.SOCK_DGRAM)
     try:
         if family == socket.AF_INET6:

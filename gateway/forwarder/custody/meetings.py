@@ -9,10 +9,10 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
-from gateway.forwarder import want_packets
+from gateway.forwarder.custody import packets
+from gateway.forwarder.custody.plan import PREFIX_BYTES, Contact, Plan
+from gateway.forwarder.custody.wants import REFUSED_S, TAKEN_S, Entry, Wants
 from gateway.forwarder.endpoint import Endpoint, FetchError
-from gateway.forwarder.want_plan import PREFIX_BYTES, Contact, Plan
-from gateway.forwarder.wants import REFUSED_S, TAKEN_S, Entry, Wants
 from gateway.protocol import codec, names
 from gateway.protocol.errors import MessageError
 from gateway.protocol.messages import WantAnswer, WantOffer
@@ -138,11 +138,11 @@ class Meetings:
         """The next offer to a neighbour, None when it knows everything."""
         now = self._now()
         entries = self._wants.to_tell(now, contact.node, contact.boot_id)
-        entries, offer = want_packets.fill(entries, now, contact.node, self._wants.node)
+        entries, offer = packets.fill(entries, now, contact.node, self._wants.node)
         told = self._told_held.setdefault(contact.node, set())
         waiting = (e.want.blob.sha256 for e in self._wants.in_order() if e.want.wanter == contact.node)
         held = [sha256 for sha256 in waiting if sha256 not in told and self._has(sha256)]
-        offer, count = want_packets.with_held(offer, held)
+        offer, count = packets.with_held(offer, held)
         if not entries and not count:
             return None
         self._serial += 1

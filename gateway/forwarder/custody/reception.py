@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from gateway.forwarder import want_packets
-from gateway.forwarder.want_plan import Contact
-from gateway.forwarder.wants import Answer, Offered, Wants
+from gateway.forwarder.custody import packets
+from gateway.forwarder.custody.plan import Contact
+from gateway.forwarder.custody.wants import Answer, Offered, Wants
 from gateway.protocol import keys, names
 from gateway.protocol.errors import ProtocolError, UnknownKey
 from gateway.protocol.keys import Packet
@@ -84,7 +84,7 @@ class Reception:
             reason, sha256 = self._take_one(each, certificates, came_from, face_id)
             if reason:
                 refusals.append(WantRefusal(index, reason, reason.startswith((BUSY, UNKNOWN))))
-            if sha256 is not None and self._here.is_here(sha256) and len(held) < want_packets.HELD_MAX:
+            if sha256 is not None and self._here.is_here(sha256) and len(held) < packets.HELD_MAX:
                 held.append(sha256)
         return WantAnswer(tuple(refusals), tuple(held))
 
@@ -106,7 +106,7 @@ class Reception:
             self.not_believed += 1
             log.debug("a want from face %s is not believed: %s", face_id, error)
             return f"not believed: {error}"[:300], None
-        offered = want_packets.offered(each, want, version, certificate, came_from)
+        offered = packets.offered(each, want, version, certificate, came_from)
         answer = self._judge(offered)
         if want.withdrawn and answer is Answer.TAKEN:
             self._on_withdrawn(want.blob.sha256)
@@ -130,7 +130,7 @@ class Reception:
                 raise
             self._trust.add_certificate(certificates[error.key_name])
             packet = self._trust.verify(wire)
-        want, version = want_packets.read(self._network, packet)
+        want, version = packets.read(self._network, packet)
         certificate = self._trust.certificate(keys.key_name_of(packet.key_name)) if packet.key_name else None
         return want, version, certificate or b""
 

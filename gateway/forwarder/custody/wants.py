@@ -1,6 +1,6 @@
 """The table of wants: blobs that this node waits for, and those that it gets for others. No file, socket or clock here.
 
-`now` is the table's own time in seconds, which never jumps (want_clock.py). A want is known by wanter and blob; of two
+`now` is the table's own time in seconds, which never jumps (clock.py). A want is known by wanter and blob; of two
 the newer version counts, and a withdrawal is just a newer version. A want is verified before it is offered here.
 
 Own wants are always taken and come first. Wants of others must fit: `Limits` says how many, how many of one wanter, and

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from gateway.forwarder.blob_source import StorageFull
 from gateway.forwarder.blobs import BlobStore
-from gateway.forwarder.consumer import Consumer
+from gateway.forwarder.custody.plan import Fetch, Plan, Surroundings
+from gateway.forwarder.custody.wants import Wants
 from gateway.forwarder.endpoint import FetchError
-from gateway.forwarder.want_plan import Fetch, Plan, Surroundings
-from gateway.forwarder.wants import Wants
 from gateway.protocol.errors import BlobError, ProtocolError
 from gateway.protocol.messages import BlobRef
+from gateway.protocol.names import Name, Network
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,23 @@ STALLED_S = 1.5
 STILL_MAX_S = 20.0
 # For all wants that are looked at together the room on the disk is looked at once.
 ROOM_FRESH_S = 1.0
+
+
+class Fetcher(Protocol):
+    """gateway.forwarder.consumer.Consumer, or what sees to it that the holders can be reached before it is asked."""
+
+    @property
+    def network(self) -> Network: ...
+
+    async def fetch_blob(
+        self,
+        ref: BlobRef,
+        store: BlobStore,
+        hints: Sequence[Name],
+        progress: Callable[[int, int], None] | None,
+        patience_s: float,
+    ) -> Path: ...
+    def nudge(self) -> None: ...
 
 
 @dataclass(slots=True)
@@ -52,7 +69,7 @@ class Fetching:
         self,
         wants: Wants,
         plan: Plan,
-        consumer: Consumer,
+        consumer: Fetcher,
         store: BlobStore,
         *,
         now: Callable[[], float],

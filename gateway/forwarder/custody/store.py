@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from gateway.files import set_aside
-from gateway.forwarder.want_clock import Mark
-from gateway.forwarder.wants import Key
+from gateway.forwarder.custody.clock import Mark
+from gateway.forwarder.custody.wants import Key
 
 P = ParamSpec("P")
 R = TypeVar("R")

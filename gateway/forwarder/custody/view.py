@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.forwarder.blobs import BlobStore
-from gateway.forwarder.want_fetching import Fetching
-from gateway.forwarder.wants import Entry, Wants
+from gateway.forwarder.custody.fetching import Fetching
+from gateway.forwarder.custody.wants import Entry, Wants
 
 Row = dict[str, Any]
 

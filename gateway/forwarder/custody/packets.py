@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from gateway.forwarder.wants import Entry, Offered
+from gateway.forwarder.custody.wants import Entry, Offered
 from gateway.protocol import codec, names
 from gateway.protocol.errors import MessageError
 from gateway.protocol.keys import Packet

@@ -4,6 +4,8 @@ A *near* fetch asks a neighbour that says it holds the blob; there is one at a t
 takes the place of another's. A *far* fetch asks the holders that the want names, by whatever routes there are; there is
 one at a time, and none for own wants, whose holders the placement client asks itself. Nobody fetches for a wanter that
 there is a route to: it can fetch itself, so it is only told where the blob is, unless it stays without for a while.
+Nor does a node fetch for others what they say it holds: it has the blob, or its repository does, and would only get its
+own copy back.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from gateway.forwarder.wants import Entry, Wants
+from gateway.forwarder.custody.wants import Entry, Wants
 from gateway.protocol.messages import BlobRef
 
 # Of a blob's SHA-256 that neighbours tell in their hellos.
@@ -125,9 +127,12 @@ class Plan:
         seen: set[BlobRef] = set()
         for entry in self._wants.in_order():
             ref = entry.want.blob
-            if ref not in seen and not around.has(ref.sha256):
+            if ref not in seen and not around.has(ref.sha256) and not self._is_ours_to_give(entry):
                 seen.add(ref)
                 yield entry
+
+    def _is_ours_to_give(self, entry: Entry) -> bool:
+        return self._wants.node in entry.want.holders and not self._wants.is_own(entry)
 
     def _is_doubtful(self, entry: Entry) -> bool:
         """Whether somebody else wants another blob of this SHA-256, and this one has failed more often."""

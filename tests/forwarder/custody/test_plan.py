@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gateway.forwarder.want_plan import FAR_RETRY_S, GRACE_S, NEAR_MAX, NEAR_RETRY_S, Contact, Fetch, Plan, Surroundings
-from gateway.forwarder.wants import Limits, Wants
+from gateway.forwarder.custody.plan import (
+    FAR_RETRY_S,
+    GRACE_S,
+    NEAR_MAX,
+    NEAR_RETRY_S,
+    Contact,
+    Fetch,
+    Plan,
+    Surroundings,
+)
+from gateway.forwarder.custody.wants import Limits, Wants
 from gateway.protocol.messages import BlobRef
-from tests.forwarder.test_wants import MB, offered, ref
+from tests.forwarder.custody.test_wants import MB, offered, ref
 
 LIMITS = Limits(1e6, 1000 * MB)
 
@@ -112,6 +121,21 @@ def test_far_only_for_others_and_only_while_somebody_is_met() -> None:
     assert desk.all() == []
     desk.meet("x")
     assert desk.all() == [Fetch(ref(2), "", ("h1", "h2", ""), False)]
+
+
+def test_a_named_holder_fetches_only_for_itself() -> None:
+    """What others say is here, or in the repository beside this node, is not fetched back; a's word binds a alone."""
+    desk = Desk()
+    desk.want("a", 1, holders=("x", "me"))
+    desk.meet("x", 1)
+    assert desk.all() == []
+    desk.want("b", 1, now=1.0, holders=("x",))
+    assert [fetch.near for fetch in desk.all()] == ["x"]
+    alone = Desk()
+    alone.want("a", 1, holders=("me",))
+    alone.want("me", 1, holders=("me",))
+    alone.meet("x", 1)
+    assert [fetch.is_own for fetch in alone.all()] == [True]
 
 
 def test_who_can_fetch_itself_is_left_to_do_so_for_a_while() -> None:

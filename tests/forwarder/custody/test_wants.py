@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.forwarder.wants import MAX_HOPS, REFUSED_S, Answer, Limits, Offered, Wants
+from gateway.forwarder.custody.wants import MAX_HOPS, REFUSED_S, Answer, Limits, Offered, Wants
 from gateway.protocol.messages import BlobRef, Want
 
 MB = 1 << 20

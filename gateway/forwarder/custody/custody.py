@@ -1,7 +1,7 @@
 """Store and forward at work: one node's wants, its own and others', from the disk to its neighbours and back.
 
-What is wanted and what to do next is decided in wants.py and want_plan.py. want_reception.py judges what others tell,
-want_meetings.py tells them, want_fetching.py fetches, want_store.py is the disk.
+What is wanted and what to do next is decided in wants.py and plan.py. reception.py judges what others tell,
+meetings.py tells them, fetching.py fetches, store.py is the disk.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gateway.forwarder import want_packets, want_view
 from gateway.forwarder.blobs import BlobStore
 from gateway.forwarder.consumer import Consumer
+from gateway.forwarder.custody import packets, view
+from gateway.forwarder.custody.clock import Mark, boot_clock, resume
+from gateway.forwarder.custody.fetching import Fetcher, Fetching
+from gateway.forwarder.custody.meetings import Meetings
+from gateway.forwarder.custody.plan import Plan, Surroundings
+from gateway.forwarder.custody.reception import Reception, Trust
+from gateway.forwarder.custody.store import Row, WantStore, WantStoreError
+from gateway.forwarder.custody.wants import HOLDERS_MAX, Entry, Limits, Offered, Wants
 from gateway.forwarder.endpoint import Endpoint
 from gateway.forwarder.packet import Interest
-from gateway.forwarder.want_clock import Mark, boot_clock, resume
-from gateway.forwarder.want_fetching import Fetching
-from gateway.forwarder.want_meetings import Meetings
-from gateway.forwarder.want_plan import Plan, Surroundings
-from gateway.forwarder.want_reception import Reception, Trust
-from gateway.forwarder.want_store import Row, WantStore, WantStoreError
-from gateway.forwarder.wants import HOLDERS_MAX, Entry, Limits, Offered, Wants
 from gateway.protocol import codec, keys, names
 from gateway.protocol.errors import MessageError, ProtocolError
 from gateway.protocol.messages import BlobRef, Want, WantOffer
@@ -41,9 +41,10 @@ MARK_INTERVAL_S = 600.0
 class Custody:
     """The wants of one node, own and of others. `start` it, keep `run` running, `close` it.
 
-    `reaches(node)` says whether there is a route to a node, `needed` gives the blobs that the node itself needs, and
-    `fail(text)` reports what is wrong with the store of wants, with an empty text that nothing is any more. With the
-    `consumer` that fetches for the node itself a blob comes once, whoever asks for it here.
+    `reaches(node)` says whether there is a route to a node, `has_repository()` whether an application here has blobs to
+    give, `needed` gives the blobs that the node itself needs, and `fail(text)` reports what is wrong with the store of
+    wants, with an empty text that nothing is any more. With the `consumer` that fetches for the node itself a blob
+    comes once, whoever asks for it here.
     """
 
     def __init__(
@@ -57,13 +58,14 @@ class Custody:
         limits: Limits,
         *,
         reaches: Callable[[str], bool] = lambda node: False,
+        has_repository: Callable[[], bool] = lambda: False,
         needed: Callable[[], Collection[bytes]] = tuple,
         fail: Callable[[str], None] = lambda text: None,
         clock: Callable[[], tuple[str, float, float]] = boot_clock,
-        consumer: Consumer | None = None,
+        consumer: Fetcher | None = None,
     ) -> None:
         self.node, self.network, self._endpoint, self._store, self._trust = node, network, endpoint, store, trust
-        self._reaches, self._fail, self._clock = reaches, fail, clock
+        self._reaches, self._has_repository, self._fail, self._clock = reaches, has_repository, fail, clock
         self._wake, self._writing = asyncio.Event(), asyncio.Lock()
         self._loop_time = asyncio.get_running_loop().time
         self._base, self._started, self._marked_at = 0.0, self._loop_time(), float("-inf")
@@ -85,7 +87,7 @@ class Custody:
             self._plan,
             network,
             endpoint,
-            has=store.has,
+            has=self.can_serve,
             reaches=reaches,
             now=lambda: self.now,
             wake=self._wake.set,
@@ -118,7 +120,7 @@ class Custody:
 
     def _entry_of(self, row: Row) -> Entry | None:
         try:
-            want, version = want_packets.read(self.network, keys.parse(row.packet))
+            want, version = packets.read(self.network, keys.parse(row.packet))
             if row.certificate:
                 self._trust.add_certificate(row.certificate)
         except ProtocolError as error:
@@ -187,7 +189,8 @@ class Custody:
             return
         self._fetching.keep(ref.sha256)
         expires = self._clock()[2] + lifetime_s
-        self._say(Want(ref, self.node, priority, expires, lifetime_s, tuple(holders[:HOLDERS_MAX])))
+        others = [holder for holder in holders if holder != self.node][:HOLDERS_MAX]
+        self._say(Want(ref, self.node, priority, expires, lifetime_s, tuple(others)))
 
     def satisfied(self, sha256: bytes) -> None:
         """The blob has come or is not needed any more: whoever keeps it for this node may let go."""
@@ -243,14 +246,22 @@ class Custody:
             return None
         contact = self._meetings.at(interest.incoming_face)
         answer = self._reception.take(offer, contact, interest.incoming_face)
-        for sha256 in offer.held[: want_packets.HELD_MAX]:
+        for sha256 in offer.held[: packets.HELD_MAX]:
             self._meetings.on_held(sha256, offer.node, contact)
         self._wake.set()
         await self._write()
         return keys.sign_data(interest.name, codec.encode(answer))
 
     def is_here(self, sha256: bytes) -> bool:
-        return self._fetching.is_here(sha256)
+        return self._fetching.is_here(sha256) or self.can_serve(sha256)
+
+    def can_serve(self, sha256: bytes) -> bool:
+        """Whether the blob is whole here, or in the repository beside this node, as who waits for it says."""
+        if self._store.has(sha256):
+            return True
+        waiting = self.wants.wanters(sha256)
+        is_named = any(self.node in entry.want.holders for entry in waiting)
+        return is_named and not any(map(self.wants.is_own, waiting)) and self._has_repository()
 
     def ref(self, sha256: bytes) -> BlobRef | None:
         return self._store.ref(sha256)
@@ -283,11 +294,11 @@ class Custody:
 
     def snapshot(self) -> list[dict[str, Any]]:
         """What waits for whom, the next to be served first, as JSON-ready rows."""
-        return want_view.rows(self.wants, self._store, self._fetching, self.now)
+        return view.rows(self.wants, self._store, self._fetching, self.now)
 
     def packets(self) -> dict[str, Any]:
         """Every want, withdrawals too, as it is handed on: what a stick carries."""
-        return {"node": self.node, "network": self.network.uri, "wants": want_view.packets(self.wants, self.now)}
+        return {"node": self.node, "network": self.network.uri, "wants": view.packets(self.wants, self.now)}
 
     def counters(self) -> dict[str, Any]:
         """What is in custody, and what was refused and why."""

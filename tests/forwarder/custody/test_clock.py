@@ -1,6 +1,6 @@
 """The table's time over restarts, reboots, and wall clocks that jump by years."""
 
-from gateway.forwarder.want_clock import OFF_MAX_S, Mark, boot_clock, resume
+from gateway.forwarder.custody.clock import OFF_MAX_S, Mark, boot_clock, resume
 
 YEAR_S = 365 * 86400.0
 LAST = Mark(1000.0, "boot1", 500.0, 1.8e9)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from gateway.forwarder.blobs import BlobStore
 from gateway.forwarder.custody import Limits
 from gateway.forwarder.packet import decode_interest, encode_interest
+from gateway.forwarder.producer import serve_blobs
 from gateway.protocol import codec
 from gateway.protocol.messages import BlobRef, CarriedWant, Want, WantAnswer, WantOffer
-from tests.forwarder.want_world import NAMES, Place, World, in_life, member
+from tests.forwarder.custody.want_world import NAMES, Place, World, in_life, member
 from tests.simulation.network import simulation
 
 MB = 1_000_000
@@ -199,6 +202,55 @@ def test_the_wanter_is_told_what_no_hello_had_room_for(world: World) -> None:
     f.blobs = tuple  # type: ignore[method-assign]
     world.meet("a", "f", 4)
     assert a.has(ref)
+
+
+def with_repository(world: World, place: Place, path: Path) -> BlobStore:
+    """An application beside a node that serves blobs of its own."""
+    repository = BlobStore(path, NAMES)
+    face = place.node.internal("repository")
+    serve_blobs(face.endpoint, NAMES, repository)
+    place.node.forwarder.fib.add(NAMES.blobs, face.id, 0, "app")
+    return repository
+
+
+def test_the_node_beside_a_repository_gives_and_does_not_fetch(world: World, tmp_path: Path) -> None:
+    """A shore whose blobs are with its repository answers that they are there, and the ferry comes and gets them.
+
+    a ┄┄ f ── s: a's want names the shore s; the ferry f has half of the blob and must not be asked for it.
+    """
+    a, f, s = world.place("a"), world.place("f"), world.place("s", has_repository=lambda: True)
+    world.link("a", "f", rate_mbps=20.0)
+    world.link("f", "s", rate_mbps=2.0)
+    repository = with_repository(world, s, tmp_path / "repository")
+    ref = repository.add_bytes(random.Random(3).randbytes(MB))
+    a.want(ref, "s")
+    world.meet("a", "f", 2)
+    world.meet("f", "s", 2)
+    assert f.node.store.arriving(ref.sha256) == ref and s.node.store.held() == []
+    world.meet("f", "s", 8)
+    assert f.has(ref) and s.node.store.held() == [] and s.node.store.arriving(ref.sha256) is None
+    world.meet("a", "f", 4)
+    assert a.has(ref)
+    repository.close()
+
+
+@pytest.mark.parametrize(("has_repository", "holder", "is_told"), [(True, "s", 1), (False, "s", 0), (True, "b", 0)])
+def test_only_a_named_holder_with_a_repository_says_it_can_give(
+    world: World, has_repository: bool, holder: str, is_told: int
+) -> None:
+    """Without an application that serves blobs, or with another holder named, nothing is promised."""
+    s, ref = world.place("s", has_repository=lambda: has_repository), BlobRef(b"\x05" * 32, MB, b"\x06" * 32)
+    answer = tell(s, offer(signed("a", ref, holders=(holder,)), certificates=(member("a")[1],)))
+    assert answer.refusals == () and len(answer.held) == is_told
+
+
+def test_an_own_want_names_others_only(world: World) -> None:
+    """That its own repository may have it helps nobody whom a node asks."""
+    a = world.place("a")
+    a.want(BlobRef(b"\x05" * 32, MB, b"\x06" * 32), "a", "b")
+    world.net.run(1)
+    (entry,) = a.custody.wants
+    assert entry.want.holders == ("b",)
 
 
 def test_a_renewed_want_lives_on(world: World) -> None:

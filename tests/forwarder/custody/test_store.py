@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.forwarder.want_clock import Mark
-from gateway.forwarder.want_store import Row, WantStore, WantStoreError
+from gateway.forwarder.custody.clock import Mark
+from gateway.forwarder.custody.store import Row, WantStore, WantStoreError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 MARK = Mark(12.5, "boot1", 30.0, 1.8e9)
 
 
@@ -141,8 +141,8 @@ def test_a_full_disk_leaves_what_was_there(store: WantStore, path: Path) -> None
 
 WRITER = """
 import sys, pathlib
-from tests.forwarder.test_want_store import MARK, row
-from gateway.forwarder.want_store import WantStore
+from tests.forwarder.custody.test_store import MARK, row
+from gateway.forwarder.custody.store import WantStore
 store = WantStore(pathlib.Path(sys.argv[1]))
 store.load()
 for number in range(int(sys.argv[2]), 100_000):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.forwarder import want_packets
-from gateway.forwarder.wants import Limits, Offered, Wants
+from gateway.forwarder.custody import packets
+from gateway.forwarder.custody.wants import Limits, Offered, Wants
 from gateway.protocol import codec, keys
 from gateway.protocol.errors import MessageError
 from gateway.protocol.messages import BlobRef, Want, WantOffer
-from tests.forwarder.want_world import NAMES, member
+from tests.forwarder.custody.want_world import NAMES, member
 
 REF = BlobRef(b"x" * 32, 1000, b"y" * 32)
 
@@ -22,7 +22,7 @@ def signed(want: Want, version: int = 7) -> keys.Packet:
 def test_reads_what_was_signed() -> None:
     """The want and its version, which is in the name."""
     want = Want(REF, "a", 3, 1.9e9, 3600.0, ("h1", "h2"))
-    assert want_packets.read(NAMES, signed(want, 1 << 40)) == (want, 1 << 40)
+    assert packets.read(NAMES, signed(want, 1 << 40)) == (want, 1 << 40)
     assert len(signed(want).wire) < 500
 
 
@@ -30,7 +30,7 @@ def test_a_want_under_another_name_is_none() -> None:
     """Its name says whose it is, and the rules of trust look at the name only."""
     packet = member("a")[0].sign(NAMES.want("a", REF.sha256, 7), codec.encode(Want(REF, "b")))
     with pytest.raises(MessageError, match="holds a want of 'b'"):
-        want_packets.read(NAMES, keys.parse(packet))
+        packets.read(NAMES, keys.parse(packet))
 
 
 def test_an_offer_fits_into_a_packet() -> None:
@@ -42,12 +42,12 @@ def test_an_offer_fits_into_a_packet() -> None:
         offered = Offered(want, 7, signed(want).wire, member(wanter)[1], 5, 3600.0)
         wants.put_own(number, 0, offered) if wanter == "me" else wants.offer(number, 0, offered)
     entries = sorted(wants, key=lambda e: e.since)
-    taken, offer = want_packets.fill(entries, 100.0, "reader", "me")
+    taken, offer = packets.fill(entries, 100.0, "reader", "me")
     assert taken == entries[: len(taken)] and 12 <= len(taken) < 40
     assert set(offer.certificates) == {member("a")[1], member("b")[1]}
     assert [each.hops for each in offer.wants[:2]] == [7, 4]
     assert offer.wants[0].left_s == 3600.0 - 100.0
-    offer, count = want_packets.with_held(offer, [bytes([n]) * 32 for n in range(100)])
-    assert count == len(offer.held) and len(codec.encode(offer)) <= want_packets.OFFER_MAX_BYTES
-    _, count = want_packets.with_held(WantOffer("me"), [bytes([n]) * 32 for n in range(100)])
-    assert count == want_packets.HELD_MAX
+    offer, count = packets.with_held(offer, [bytes([n]) * 32 for n in range(100)])
+    assert count == len(offer.held) and len(codec.encode(offer)) <= packets.OFFER_MAX_BYTES
+    _, count = packets.with_held(WantOffer("me"), [bytes([n]) * 32 for n in range(100)])
+    assert count == packets.HELD_MAX
