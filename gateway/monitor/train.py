@@ -15,7 +15,7 @@ import math
 from dataclasses import dataclass
 
 PAYLOAD_BYTES = 8000
-FIRST_TRAIN = 8
+FIRST_TRAIN, SECOND_TRAIN = 8, 16
 # The link's time for a probe. Its last train has about half of it or more, unless the bytes are spent: enough for a
 # figure within a fifth where a receiver or a shaper is some milliseconds late.
 BUDGET_S = 0.25
@@ -193,6 +193,9 @@ class Probe:
         self._spent_s += _span_s(self._arrivals)
         last = len(self._train)
         fitting = int((BUDGET_S - self._spent_s) * found.mbps * 125_000 / PAYLOAD_BYTES)
+        if found.is_steady and self._asked == FIRST_TRAIN and self._spent_s < 2 * BUDGET_S:
+            # A connection that was idle is slow at first, and evenly so: nothing is concluded from its first train.
+            return max(SECOND_TRAIN, min(fitting, GROWTH * last))
         if found.is_steady:
             return min(fitting, GROWTH * last) if fitting > last else 0
         is_late = self._spent_s >= 2 * BUDGET_S

@@ -114,7 +114,7 @@ class EmulatedNetwork:
     def _pair(self, link: Link) -> str:
         name = f"l{self._index[link.ends]}"
         one, other = self.namespace(link.a), self.namespace(link.b)
-        # With the same number at both ends the kernel takes them for one device, and tells of the carrier a second late.
+        # With one number at both ends the kernel takes them for one device, and tells of the carrier a second late.
         number = 2 * self._index[link.ends] + 2
         first, second = f"index {number} name {name} netns {one}", f"index {number + 1} name {name} netns {other}"
         return f"link add {first} type veth peer {second}"
