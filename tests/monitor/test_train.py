@@ -98,7 +98,7 @@ def _probe(probe: Probe, arrive: Callable[[int], float]) -> tuple[list[int], flo
     ("mbps", "limit_bytes"), [(2.0, 192_000), (6.0, 200_000), (20.0, 650_000), (100.0, 1_400_000), (1000.0, 2_000_000)]
 )
 def test_a_probe_is_short(mbps: float, limit_bytes: int) -> None:
-    """It takes a quarter of a second of the link's time and a tenth more, a slow link's longer, and no byte too many."""
+    """It takes a quarter of a second of the link and a tenth more, a slow link longer, and no byte too many."""
     probe = Probe()
     _probe(probe, lambda i: 0.064 / mbps)
     result = probe.result()
