@@ -35,6 +35,8 @@ setup(
         "controller": [
             "numpy>=1.24",
             "scipy>=1.10",
+            "matplotlib>=3.6",
+            "netdiff>=1.0",  # what OLSR, batman-adv and BMX6 print
             "sqlalchemy>=2.0",
             "pydantic>=2.0",
             "pyyaml>=6.0",
