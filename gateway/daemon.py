@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import errno
 import hashlib
 import logging
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,32 +21,29 @@ from gateway.control import ControlServer
 from gateway.executor.client import ExecutorClient, ExecutorError
 from gateway.forwarder.content_store import ContentStore
 from gateway.forwarder.endpoint import FetchError
-from gateway.forwarder.faces.base import Face
 from gateway.forwarder.faces.manager import FaceError, FaceManager, Neighbor
 from gateway.forwarder.forwarder import Forwarder
 from gateway.forwarder.management.face_control import ManagedFaces
 from gateway.forwarder.packet import decode_data
+from gateway.membership import Membership
 from gateway.mesh import Mesh
 from gateway.mesh_ports import MeshPorts
 from gateway.monitor.agent import MonitorAgent
-from gateway.monitor.hello import BLOB_BYTES, BLOBS_MAX
 from gateway.monitor.kernel_routes import KernelRoutes
-from gateway.monitor.links import FaceSample
 from gateway.monitor.netlink import Netlink
 from gateway.monitor.report import Identity as ReportIdentity
 from gateway.monitor.sampler import HostSampler
-from gateway.monitor.schedule import Demand
+from gateway.monitor_ports import MonitorPorts
 from gateway.placement_client.identity import Identity, IdentityStore
-from gateway.protocol import keys, names
-from gateway.protocol.errors import ProtocolError
+from gateway.protocol import names
 from gateway.protocol.executor_messages import ExecutorStatus
-from gateway.protocol.messages import BlobRef, ForwarderCounters, Hello, RouteReport, ServiceStatus
+from gateway.protocol.messages import Hello
 
 # A plain forwarder has no blobs, no services and no membership: these parts are loaded by who turns them on.
 if TYPE_CHECKING:
     from gateway.executor_process import ExecutorProcess
+    from gateway.fetcher import Fetcher
     from gateway.forwarder.blobs import BlobStore
-    from gateway.forwarder.consumer import Consumer
     from gateway.forwarder.custody import Custody
     from gateway.page import Page, PageService
     from gateway.placement_client.client import PlacementClient
@@ -93,7 +89,7 @@ class Gateway:
         self.node = settings.gateway.node
         self.started = time.time()
         self.identities = IdentityStore(settings.gateway.state_dir, self.network, self.node)
-        self.identity: Identity | None = None
+        self.membership = Membership()
         self.blobs = self._open_blobs()
         self.forwarder = Forwarder(
             ContentStore(settings.forwarder.memory_cache_bytes),
@@ -106,7 +102,7 @@ class Gateway:
         self.placement: PlacementClient | None = None
         self.enrolment: Enrolment | None = None
         self.monitor: MonitorAgent
-        self.consumer: Consumer | None = None
+        self.fetcher: Fetcher | None = None
         self.custody: Custody | None = None
         self.manager = FaceManager(self.forwarder, on_new_peer=self._set_routes)
         self.faces = ManagedFaces(self.manager, lambda: _neighbors(self.settings))
@@ -117,9 +113,7 @@ class Gateway:
         self._closers: list[Callable[[], None]] = []
         self._stopping = asyncio.Event()
         self._status = 0
-        self._fetching_keys: set[bytes] = set()
         self._neighbor_nodes: dict[int, str] = {}
-        self.fetches = Fetches()
         self.kernel = KernelRoutes()
         self._mesh_ports = MeshPorts(self)
         self.mesh = Mesh(self._mesh_ports, self.kernel)
@@ -170,12 +164,12 @@ class Gateway:
         networks = settings.forwarder.networks if settings.forwarder.discovery else ()
         await self.manager.start(settings.forwarder.listen, _neighbors(settings), networks)
         self._set_routes()
-        self.identity = self.identities.load()
-        if settings.forwarder.management_keys and self.identity is None and not settings.gateway.token:
+        identity = self.membership.identity = self.identities.load()
+        if settings.forwarder.management_keys and identity is None and not settings.gateway.token:
             self.problems["forwarder.management_key"] = "no member of a network: no certificate is known here"
         self._start_monitor()
-        if self.identity is not None:
-            self._join(self.identity)
+        if identity is not None:
+            self._join(identity)
         if settings.gateway.token:
             self._spawn(self._enrol())
         # Last: the first answer tells what the disk brought.
@@ -274,14 +268,11 @@ class Gateway:
 
         face = self.manager.internal("management")
         allowed = [names.parse(key) for key in self.settings.forwarder.management_keys]
-        key_ring = KeyRing(allowed, self._known_certificates) if allowed else None
+        key_ring = KeyRing(allowed, lambda: self.membership.certificates) if allowed else None
         self.management = Management(self.forwarder, faces=self.faces, key_ring=key_ring)
         for prefix in (PREFIX, REMOTE_PREFIX) if allowed else (PREFIX,):
             face.endpoint.serve(prefix, self.management.on_interest)
             self.forwarder.fib.add(prefix, face.id, 0, "internal")
-
-    def _known_certificates(self) -> Iterable[bytes]:
-        return self.identity.trust.certificates if self.identity is not None else ()
 
     def _set_routes(self) -> None:
         """Puts the static routes of the configuration into the FIB, in place of those that were there."""
@@ -296,11 +287,6 @@ class Gateway:
         face = self.manager.face_of(_controller_neighbor(self.settings) or "")
         if face is not None:
             fib.add(self.network.prefix, face.id, CONTROLLER_COST, "controller")
-
-    def face_samples(self) -> Sequence[FaceSample]:
-        """The faces as the monitor sees them: those with one peer, not the groups that everybody hears."""
-        groups = self.manager.multicast
-        return [_sample(face) for face in self.forwarder.faces.values() if face not in groups]
 
     def distance(self, node: str) -> float:
         """How far a node is by the cheapest route to it; this node itself is nearest, an unknown one farthest."""
@@ -360,31 +346,13 @@ class Gateway:
             log.warning("gateway.state_dir: %s", error)
             return 0
 
-    def sign(self, name: names.Name, content: bytes, freshness_ms: int | None = None) -> bytes:
-        """Data of this node, signed with its key, with a digest while it has none."""
-        if self.identity is None:
-            return keys.sign_data(name, content, freshness_ms)
-        return self.identity.key.sign(name, content, freshness_ms)
-
-    def verify(self, wire: bytes) -> keys.Packet:
-        """A neighbour's packet, judged by the network's rules; a plain forwarder has none and takes what comes."""
-        return keys.parse(wire) if self.identity is None else self.identity.trust.verify(wire)
-
     def on_unknown_key(self, face_id: int, key_name: names.Name) -> None:
         """A neighbour's certificate is missing: it has it itself."""
-        if self.identity is not None and key_name not in self._fetching_keys and len(self._fetching_keys) < 16:
-            self._fetching_keys.add(key_name)
-            self._spawn(self._fetch_certificate(self.identity, face_id, key_name))
+        self._spawn(self._learn(face_id, key_name))
 
-    async def _fetch_certificate(self, identity: Identity, face_id: int, key_name: names.Name) -> None:
-        try:
-            data = await self.client_endpoint.express(key_name, can_be_prefix=True, next_hop_face=face_id, retries=1)
-            identity.trust.add_certificate(data.wire)
+    async def _learn(self, face_id: int, key_name: names.Name) -> None:
+        if await self.membership.learn(self.client_endpoint, face_id, key_name):
             self.monitor.greet_all()
-        except (FetchError, ProtocolError) as error:
-            log.info("no certificate %s: %s", names.to_uri(key_name), error)
-        finally:
-            self._fetching_keys.discard(key_name)
 
     def on_silence(self, face_id: int, node: str) -> None:
         """A neighbour is not heard any more: what only its hellos said leads nowhere."""
@@ -398,8 +366,8 @@ class Gateway:
         is_new = self._neighbor_nodes.get(face_id) != hello.node
         self._neighbor_nodes[face_id] = hello.node
         self.mesh.on_hello(face_id, hello)
-        if is_new and self.consumer is not None:
-            self.consumer.nudge()
+        if is_new and self.fetcher is not None:
+            self.fetcher.nudge()
         if self.placement is not None:
             self.placement.on_hello(face_id, hello.node, hello.epoch, hello.version)
         if self.custody is not None:
@@ -412,34 +380,6 @@ class Gateway:
         """Whether this node is a neighbour now."""
         faces = [face_id for face_id, neighbor in self._neighbor_nodes.items() if neighbor == node]
         return any((face := self.forwarder.faces.get(face_id)) and face.up for face_id in faces)
-
-    def forwarder_counters(self) -> ForwarderCounters:
-        counters, faces = self.forwarder.counters, self.forwarder.faces.values()
-        links = [face.counters for face in faces if not face.is_local]
-        return ForwarderCounters(
-            interests=counters.in_interests,
-            data=counters.in_data,
-            nacks=counters.in_nacks,
-            hits=counters.hits,
-            misses=counters.misses,
-            in_bytes=sum(c.in_bytes for c in links),
-            out_bytes=sum(c.out_bytes for c in links),
-            drops=sum(c.drops for c in links),
-        )
-
-    def route_reports(self) -> tuple[RouteReport, ...]:
-        """The neighbour that this node uses towards each node it has a route to."""
-        rows = []
-        for prefix, hops in self.forwarder.fib:
-            parts = names.components(prefix)
-            if not prefix.startswith(self.network.nodes) or len(parts) != len(names.components(self.network.nodes)) + 1:
-                continue
-            node, best = names.text(parts[-1]), hops[0]
-            next_hop = self.neighbor_node(best.face_id)
-            if node != self.node and next_hop:
-                distance = self.mesh.distance(node)
-                rows.append(RouteReport(node, next_hop, best.cost if distance is None else int(distance)))
-        return tuple(rows)
 
     # --- membership
 
@@ -456,30 +396,24 @@ class Gateway:
             revocation_of=self.placement.revocation_of if self.placement is not None else None,
         )
         identity = await self.enrolment.run()
-        if self.identity is None:
-            self.identity = identity
+        if (known := self.membership.identity) is None:
+            self.membership.identity = identity
             self._join(identity)
-        elif self.identity.key.name != identity.key.name:
-            self._renew(self.identity, identity)
+        elif known.key.name != identity.key.name:
+            self.membership.renew(identity)
+            self.pin(identity.certificate)
         else:
             return  # a token that a power cut had left in the file; it is wiped now
         log.info("gateway %s is enrolled in %s", self.node, self.network.uri)
         self.monitor.greet_all()
 
-    def _renew(self, old: Identity, new: Identity) -> None:
-        """Goes on with a new key in place of a revoked one; what is trusted and decided stays."""
-        for wire in new.trust.certificates:
-            with contextlib.suppress(ProtocolError):
-                old.trust.add_certificate(wire)
-        self.identity = dataclasses.replace(new, trust=old.trust)
-        self.pin(new.certificate)
-
     @property
     def revocation(self) -> str:
         """Which head revokes this node's key, in words; empty for a member in good standing."""
-        if self.identity is None or self.placement is None:
+        identity = self.membership.identity
+        if identity is None or self.placement is None:
             return ""
-        return self.placement.session.revocation_of(self.identity.key.name)
+        return self.placement.session.revocation_of(identity.key.name)
 
     def _join(self, identity: Identity) -> None:
         """Takes part in the network: serves the certificates it has, follows its decisions."""
@@ -489,18 +423,19 @@ class Gateway:
         gateway, controller = self.settings.gateway, self.settings.controller
         if self.blobs is None:
             self.problems["forwarder.blob_dir"] = "not set: this gateway can't keep images, so no service runs here"
+        from gateway.fetcher import Fetcher, StoreBlobs
         from gateway.forwarder.consumer import Consumer
         from gateway.placement_client.client import PlacementClient
         from gateway.placement_client.decision_store import DecisionStore
         from gateway.placement_client.session import Session
 
-        self.consumer = Consumer(self.client_endpoint, self.network)
+        self.fetcher = Fetcher(Consumer(self.client_endpoint, self.network), self.arrive)
         session = Session(self.network, self.node, gateway.zone, identity.trust)
         self.placement = PlacementClient(
             session,
             DecisionStore(gateway.state_dir / "decision"),
             self.client_endpoint,
-            StoreBlobs(self.consumer, self.blobs, self.arrive, self.fetches),
+            StoreBlobs(self.fetcher, self.blobs),
             self.executor if "none" not in self.settings.executor.runtimes else None,
             interval_s=controller.interval_s if controller is not None else 30.0,
             unreachable=(FetchError, ExecutorError),
@@ -510,9 +445,9 @@ class Gateway:
         self.placement.start()
         self._spawn(self.placement.run())
         if self.blobs is not None:
-            self._spawn(self._keep_wants(self.consumer, self.blobs))
+            self._spawn(self._keep_wants(self.fetcher, self.blobs))
 
-    async def _keep_wants(self, consumer: Consumer, store: BlobStore) -> None:
+    async def _keep_wants(self, fetcher: Fetcher, store: BlobStore) -> None:
         """Store and forward: gets blobs for neighbours, and has them get what this node can't reach."""
         try:
             from gateway.forwarder.custody import Custody, Limits
@@ -527,14 +462,14 @@ class Gateway:
             self.network,
             face.endpoint,
             store,
-            CustodyTrust(self),
+            self.membership,
             store.directory / "wants.db",
             Limits(settings.want_lifetime_s, budget),
-            reaches=self.has_route,
-            has_repository=self.has_repository,
+            reaches=lambda node: self.forwarder.has_route(self.network.node(node)),
+            has_repository=lambda: self.forwarder.has_route(self.network.blobs, is_local=True),
             needed=self.needed_blobs,
             fail=self._tell_want_problem,
-            consumer=CustodyConsumer(consumer, self.arrive, self.fetches),
+            consumer=fetcher,
         )
         await custody.start()
         if self.placement is not None and self.placement.session.decision is not None:
@@ -546,18 +481,6 @@ class Gateway:
             self.placement.entrust(custody)
         self.monitor.greet_all()
         await custody.run()
-
-    def has_route(self, node: str) -> bool:
-        """Whether there is a route to just this node."""
-        hops = self.forwarder.fib.longest_prefix_match(self.network.node(node))
-        is_own = self.network.node(node) in self.forwarder.fib
-        return is_own and any((face := self.forwarder.faces.get(hop.face_id)) and face.up for hop in hops)
-
-    def has_repository(self) -> bool:
-        """Whether an application here has registered the prefix of blobs, as a repository does."""
-        hops = self.forwarder.fib.longest_prefix_match(self.network.blobs)
-        is_exact = self.network.blobs in self.forwarder.fib
-        return is_exact and any((f := self.forwarder.faces.get(hop.face_id)) and f.up and f.is_local for hop in hops)
 
     def needed_blobs(self) -> set[bytes]:
         """What the services of this node need, whether or not it is here."""
@@ -579,141 +502,6 @@ class Gateway:
             await asyncio.sleep(EXECUTOR_POLL_S)
 
 
-class Fetches:
-    """How many blobs are being fetched at the moment: each does it with this as its context."""
-
-    def __init__(self) -> None:
-        self.running = 0
-
-    def __enter__(self) -> None:
-        self.running += 1
-
-    def __exit__(self, *_: object) -> None:
-        self.running -= 1
-
-
-class MonitorPorts:
-    """What the monitor asks of the gateway."""
-
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
-        self.faces, self.sign, self.verify = gateway.face_samples, gateway.sign, gateway.verify
-        self.on_hello, self.on_silence = gateway.on_hello, gateway.on_silence
-        self.on_unknown_key = gateway.on_unknown_key
-        self.reach, self.dial = gateway.mesh.reach, gateway.mesh.dial
-        self.forwarder_counters, self.routes = gateway.forwarder_counters, gateway.route_reports
-
-    def decision_order(self) -> tuple[int, int]:
-        placement = self._gateway.placement
-        return placement.order if placement is not None else (0, 0)
-
-    def groups(self) -> list[tuple[int, str]]:
-        return [(face.id, face.interface) for face in self._gateway.manager.multicast if face.up]
-
-    def listening(self) -> Sequence[tuple[str, str, int]]:
-        return self._gateway.manager.listening
-
-    def held(self) -> tuple[bytes, ...]:
-        store = self._gateway.blobs
-        return tuple(sha256[:BLOB_BYTES] for sha256 in store.held()[:BLOBS_MAX]) if store is not None else ()
-
-    def demand(self) -> Demand:
-        """A want is being served when its wanter is met now, and the blob is here at least in part."""
-        gateway, custody = self._gateway, self._gateway.custody
-        waiting = custody.wants.in_order() if custody is not None else []
-        is_here = custody.is_here if custody is not None else lambda sha256: False
-        is_served = any(gateway.is_met(e.want.wanter) and is_here(e.want.blob.sha256) for e in waiting)
-        if gateway.fetches.running or is_served:
-            return Demand.MOVING
-        store = gateway.blobs
-        is_missing = store is not None and any(not store.has(sha256) for sha256 in gateway.needed_blobs())
-        return Demand.WAITING if waiting or is_missing else Demand.NONE
-
-    def services(self) -> tuple[ServiceStatus, ...]:
-        return self._gateway.executor_status.services
-
-    def runtimes(self) -> tuple[str, ...]:
-        """None without a blob store: nothing is placed on a node that can't keep an image."""
-        return self._gateway.executor_status.runtimes if self._gateway.blobs is not None else ()
-
-    def blobs(self) -> tuple[bytes, ...]:
-        store = self._gateway.blobs
-        return tuple(ref.sha256 for ref in store.complete()) if store is not None else ()
-
-
-class CustodyTrust:
-    """How this node signs wants, and which of others it believes; the identity may change while it runs."""
-
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
-        self.sign, self.verify = gateway.sign, gateway.verify
-
-    def certificate(self, key_name: names.Name) -> bytes | None:
-        identity = self._gateway.identity
-        return identity.trust.certificate(key_name) if identity is not None else None
-
-    def add_certificate(self, wire: bytes) -> None:
-        if self._gateway.identity is not None:
-            self._gateway.identity.trust.add_certificate(wire)
-
-
-class CustodyConsumer:
-    """The node's consumer, as custody wants it: `arrive` may dial a holder that no route leads to."""
-
-    def __init__(
-        self, consumer: Consumer, arrive: Callable[[Sequence[names.Name]], Awaitable[None]], fetches: Fetches
-    ) -> None:
-        self._consumer, self._arrive, self._fetches = consumer, arrive, fetches
-        self.network, self.nudge = consumer.network, consumer.nudge
-
-    async def fetch_blob(
-        self,
-        ref: BlobRef,
-        store: BlobStore,
-        hints: Sequence[names.Name],
-        progress: Callable[[int, int], None] | None,
-        patience_s: float,
-    ) -> Path:
-        with self._fetches:
-            await self._arrive(hints)
-            return await self._consumer.fetch_blob(ref, store, hints, progress, patience_s)
-
-
-class StoreBlobs:
-    """The disk store and the consumer that fills it, as the placement client wants them; no store has no blobs."""
-
-    def __init__(
-        self,
-        consumer: Consumer,
-        store: BlobStore | None,
-        arrive: Callable[[Sequence[names.Name]], Awaitable[None]],
-        fetches: Fetches,
-    ) -> None:
-        """`arrive` is awaited before holders are asked: it may dial one that no route leads to."""
-        self._consumer, self._store, self._arrive, self._fetches = consumer, store, arrive, fetches
-
-    def has(self, sha256: bytes) -> bool:
-        return self._store is not None and self._store.has(sha256)
-
-    async def fetch_blob(
-        self, ref: BlobRef, hints: Sequence[names.Name], progress: Callable[[int, int], None] | None = None
-    ) -> Path:
-        if self._store is None:
-            raise OSError(errno.ENOENT, "forwarder.blob_dir is not set: there is nowhere to keep a blob")
-        from gateway.forwarder.consumer import StorageFull
-
-        try:
-            with self._fetches:
-                await self._arrive(hints)
-                return await self._consumer.fetch_blob(ref, self._store, hints, progress)
-        except StorageFull as error:
-            raise OSError(errno.ENOSPC, str(error)) from error  # our disk's fault, not a peer's
-
-    async def fetch_bytes(self, ref: BlobRef, hints: Sequence[names.Name]) -> bytes:
-        await self._arrive(hints)
-        return await self._consumer.fetch_bytes(ref, hints)
-
-
 def _neighbors(settings: Settings) -> list[Neighbor]:
     found = [Neighbor(n.name, n.uri, n.cost, n.rate_bps, n.mtu, n.is_reliable) for n in settings.neighbors]
     if _controller_neighbor(settings) == CONTROLLER_NEIGHBOR and settings.controller is not None:
@@ -727,22 +515,6 @@ def _controller_neighbor(settings: Settings) -> str | None:
         return None
     same = next((n.name for n in settings.neighbors if n.uri == settings.controller.uri), None)
     return same or CONTROLLER_NEIGHBOR
-
-
-def _sample(face: Face) -> FaceSample:
-    counters = face.counters
-    return FaceSample(
-        face.id,
-        face.neighbor,
-        face.uri,
-        face.local_uri,
-        face.up,
-        face.is_local,
-        counters.in_bytes,
-        counters.out_bytes,
-        counters.in_data_bytes,
-        face.outstanding,
-    )
 
 
 def _addresses(settings: Settings) -> tuple[str, ...]:

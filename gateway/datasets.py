@@ -33,12 +33,13 @@ def status(gateway: Gateway) -> Row:
     from gateway.forwarder.transfer import Counters as TransferCounters  # a plain forwarder transfers nothing itself
 
     placement = gateway.placement.snapshot() if gateway.placement is not None else None
+    consumer = gateway.fetcher.consumer if gateway.fetcher is not None else None
     return {
         "node": gateway.node,
         "network": gateway.network.uri,
         "software": f"picasso-gateway {__version__}",
         "uptime_s": round(time.time() - gateway.started, 1),
-        "enrolled": gateway.identity is not None and not gateway.revocation,
+        "enrolled": gateway.membership.identity is not None and not gateway.revocation,
         "enrolment": _enrolment(gateway),
         "decision": placement["decision"] if placement is not None else None,
         "rejected": placement["rejected"] if placement is not None else {},
@@ -60,7 +61,7 @@ def status(gateway: Gateway) -> Row:
             "fib_entries": len(gateway.forwarder.fib),
             "faces": len(gateway.forwarder.faces),
         },
-        "transfer": {f.name: getattr(gateway.consumer, f.name, 0) for f in dataclasses.fields(TransferCounters)},
+        "transfer": {f.name: getattr(consumer, f.name, 0) for f in dataclasses.fields(TransferCounters)},
         "measurements": gateway.monitor.snapshot()["counters"],
     }
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -20,7 +21,7 @@ from gateway.monitor.batman import Originator
 from gateway.monitor.kernel_routes import HERE, KernelHop, KernelRoutes
 from gateway.protocol import names
 from gateway.protocol.messages import Heard, Hello, Reach
-from tests.monitor.cables import hosts
+from tests.monitor.cables import Hosts, hosts
 from tests.monitor.virtual import run
 
 NETWORK = names.Network("/test")
@@ -175,6 +176,28 @@ def test_a_face_whose_way_is_gone() -> None:
     run(scene())
 
 
+def test_who_fell_silent_is_dialled_anew_when_a_link_comes() -> None:
+    """Once: not who is heard again, nor one whose face is gone; who waits for its next attempt need not wait."""
+
+    async def scene() -> None:
+        node = Node(FakeKernel())
+        b, c, d = (node.face(f"10.0.0.{number}", name) for number, name in enumerate("bcd", 1))
+        for face, name in ((b, "b"), (c, "c"), (d, "d")):
+            node.hear(face, name)
+            node.mesh.on_silence(face)
+        node.hear(c, "c")
+        silent = node.faces[b]
+        node.forwarder.remove_face(node.faces[d])
+        node.mesh.on_silence(99)
+        assert node.reconnected == []
+        node.mesh.on_link()
+        assert node.reconnected == [None, silent]
+        node.mesh.on_link()
+        assert node.reconnected == [None, silent, None]
+
+    run(scene())
+
+
 def test_a_busy_routing_daemon_costs_twenty_looks_a_second() -> None:
     """A thousand events in a second are at most some twenty refreshes, and the last one is never forgotten."""
 
@@ -281,14 +304,23 @@ def in_kernel(net: Any, scene: Callable[[], Awaitable[None]]) -> None:
     net.run("a", lambda: asyncio.run(main()))
 
 
-def test_the_fib_follows_the_kernel() -> None:
-    """A changed kernel route is in the FIB within 100 ms, median of nine; a cut cable moves everything away."""
-    #     a ── b ── (198.18.9.0/24: x)
-    #      └── c ──┘
+@contextmanager
+def fork() -> Iterator[Hosts]:
+    """Two ways to a network beyond, of which the kernel takes the one by b.
+
+    a ── b ── (198.18.9.0/24: x)
+     └── c ──┘
+    """
     with hosts("abc") as net:
         net.cable("a", "b", "198.18.1")
         net.cable("a", "c", "198.18.2")
         net.route("a", "198.18.9", "198.18.1.2")
+        yield net
+
+
+def test_the_fib_follows_the_kernel() -> None:
+    """A changed kernel route is in the FIB within 100 ms, median of nine; a cut cable moves everything away."""
+    with fork() as net:
 
         async def scene() -> None:
             kernel = KernelRoutes()
@@ -323,10 +355,7 @@ def test_the_fib_follows_the_kernel() -> None:
 @pytest.mark.parametrize("flaps", [40])
 def test_a_flapping_kernel_route_does_not_churn_the_fib(flaps: int) -> None:
     """Forty changes of a kernel route within seconds are some handful of changes of the first next hop."""
-    with hosts("abc") as net:
-        net.cable("a", "b", "198.18.1")
-        net.cable("a", "c", "198.18.2")
-        net.route("a", "198.18.9", "198.18.1.2")
+    with fork() as net:
 
         async def scene() -> None:
             kernel = KernelRoutes()

@@ -191,6 +191,12 @@ class Forwarder:
             strategy == BEST_ROUTE or not chosen.startswith(prefix) for chosen, strategy in self.strategies
         )
 
+    def has_route(self, prefix: Name, is_local: bool = False) -> bool:
+        """Whether this very prefix has a next hop that is up; with `is_local`, an application of this machine."""
+        hops = self.fib.longest_prefix_match(prefix) if prefix in self.fib else ()
+        faces = [face for hop in hops if (face := self.faces.get(hop.face_id)) is not None]
+        return any(face.up and (face.is_local or not is_local) for face in faces)
+
     def _strategy(self, name: Name) -> Strategy:
         return self._strategies[self.strategies.find(name)]
 

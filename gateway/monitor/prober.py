@@ -12,6 +12,8 @@ from gateway.protocol import keys, names
 from gateway.protocol.names import Name
 
 LIFETIME_MS = 4000
+# How often the loop is asked whether it is punctual.
+TICK_S = 0.002
 # Whoever asks gets no more than this: sixteen neighbours' whole probes at once, then one a minute.
 SERVE_BURST_BYTES = 32_000_000
 SERVE_BYTES_PER_S = 33_000
@@ -22,21 +24,61 @@ async def probe(endpoint: Endpoint, face_id: int, node: str, nonce: bytes) -> Pr
     now = asyncio.get_running_loop().time
     prefix = names.PROBE + names.component(node) + names.component(nonce)
     measurement = Probe()
-    while (train := measurement.next_train()) is not None:
-        started = now()
-        await _run_train(endpoint, face_id, prefix, train, measurement)
-        measurement.on_train_end(now(), started)
+    with _Watch(measurement) as watch:
+        while (train := measurement.next_train()) is not None:
+            started = now()
+            await _run_train(endpoint, face_id, prefix, train, measurement, watch)
+            watch.look()
+            measurement.on_train_end(now(), started)
     return measurement.result()
 
 
-async def _run_train(endpoint: Endpoint, face_id: int, prefix: Name, train: range, measurement: Probe) -> None:
+class _Watch:
+    """The loop's own punctuality while a probe runs: one timer that ticks, and what it says goes to the measurement."""
+
+    def __init__(self, measurement: Probe) -> None:
+        self._measurement = measurement
+        self._loop = asyncio.get_running_loop()
+        self._turn_at: float | None = None
+
+    def __enter__(self) -> _Watch:
+        self._timer = self._loop.call_later(TICK_S, self._tick)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+    def look(self) -> None:
+        """Tells of a tick that is late already."""
+        self._measurement.on_tick(self._timer.when(), self._loop.time())
+
+    def _tick(self) -> None:
+        self.look()
+        self._timer = self._loop.call_later(TICK_S, self._tick)
+
+    def turn_at(self) -> float:
+        """The time of this turn of the loop: what was read at once is handled in one, and came at one time."""
+        if self._turn_at is None:
+            self._turn_at = self._loop.time()
+            self._loop.call_soon(self._end_turn)
+        return self._turn_at
+
+    def _end_turn(self) -> None:
+        self._turn_at = None
+
+
+async def _run_train(
+    endpoint: Endpoint, face_id: int, prefix: Name, train: range, measurement: Probe, watch: _Watch
+) -> None:
     """Asks for the segments of a train with a window of Interests, until the measurement wants no more."""
     segments = iter(train)
-    workers = [_ask_for(endpoint, face_id, prefix, segments, measurement) for _ in range(measurement.window)]
+    workers = [_ask_for(endpoint, face_id, prefix, segments, measurement, watch) for _ in range(measurement.window)]
     await asyncio.gather(*workers)
 
 
-async def _ask_for(endpoint: Endpoint, face_id: int, prefix: Name, segments: Iterator[int], measurement: Probe) -> None:
+async def _ask_for(
+    endpoint: Endpoint, face_id: int, prefix: Name, segments: Iterator[int], measurement: Probe, watch: _Watch
+) -> None:
     """One place in the window: asks for the next segment when its last has come, and gives up when it has not."""
     now = asyncio.get_running_loop().time
     for segment in segments:
@@ -50,7 +92,7 @@ async def _ask_for(endpoint: Endpoint, face_id: int, prefix: Name, segments: Ite
         except Exception:  # of whatever family the endpoint's errors are: a packet that did not come is a lost one
             measurement.on_loss()
             return
-        measurement.on_arrival(now(), len(data.content))
+        measurement.on_arrival(watch.turn_at(), len(data.content))
 
 
 class ProbeResponder:

@@ -20,6 +20,8 @@ MEASURED = (GOODPUT, PROBE, PEER)
 FRESH_S = 600.0
 # What a figure is worth: links of community networks change over a day; a radio's rate changes by the second.
 EXPIRES_S = {GOODPUT: 6 * 3600.0, PROBE: 6 * 3600.0, PEER: 6 * 3600.0, NL80211: 120.0, CLASS: 120.0}
+# A probe with less confidence is taken for now, and repeated as soon as the link's time allows.
+DOUBTFUL_CONFIDENCE = 0.3
 # Two measurements of one link within this share of each other agree.
 TOLERANCE = 0.2
 # A lower goodput is believed without a probe after so much busy time: then nothing was idle enough to probe.
@@ -112,11 +114,11 @@ class RateBook:
         return figure if figure is not None and now - figure.measured_at <= EXPIRES_S[source] else None
 
     def _settle(self, probe: Estimate) -> None:
-        """A probe decides a doubt: a goodput it contradicts is forgotten."""
+        """A probe decides a doubt, unless it leaves one itself: a goodput it contradicts is forgotten."""
         goodput = self._figures.get((probe.direction, GOODPUT))
         if goodput is not None and abs(goodput.mbps - probe.mbps) > TOLERANCE * probe.mbps:
             del self._figures[probe.direction, GOODPUT]
-        self._lower_s, self.doubtful = 0.0, False
+        self._lower_s, self.doubtful = 0.0, probe.confidence < DOUBTFUL_CONFIDENCE
 
 
 @dataclass(frozen=True, slots=True)

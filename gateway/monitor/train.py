@@ -6,13 +6,15 @@ first part of a train through at once; so the rate is the slope of the later hal
 quarters disagree is followed by another.
 
 What a receiver reads at once waited in its buffer: the times within such a group say how fast this machine is, not
-the link. So rates run from the end of one group to the end of another, when the buffer was empty.
+the link. So rates run from the end of one group to the end of another, when the buffer was empty. A machine that is
+busy notes such an end late: a ticking timer tells when, those ends are avoided, and what can't be avoided is doubt.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 PAYLOAD_BYTES = 8000
 FIRST_TRAIN, SECOND_TRAIN = 8, 16
@@ -29,23 +31,39 @@ STEADY_SHARE = 0.75
 MAX_CONFIDENCE = 0.8
 # Arrivals are one group within this time of its first, or while they follow each other far faster than on average.
 GROUP_S = 0.001
-GROUP_GAP_SHARE = 0.25
+GROUP_GAP_SHARE = 0.5
+# A timer is late by less than this on an idle machine.
+LATE_S = 0.002
+# With more doubt a train is followed by another, as an uneven one is.
+DOUBT_MAX = 0.2
 # The figure exceeds the rate of the whole train, round trip left out, by so much at most.
 CEILING = 1.25
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
+    """A packet of a train; it may have been read up to `late_s` before the time that was noted."""
+
     at: float
     size: int
+    late_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Slope:
-    """A train's rate; `is_steady` says that it did not fall while the train passed."""
+    """A train's rate; `is_steady` says that it did not fall while the train passed.
+
+    `doubt` is the share, 0 to 1, of the time measured that may not have been the link's: a machine slept, or nothing
+    came that had been asked for.
+    """
 
     mbps: float
     is_steady: bool
+    doubt: float = 0.0
+
+    @property
+    def is_sure(self) -> bool:
+        return self.is_steady and self.doubt < DOUBT_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +89,21 @@ def slope(arrivals: list[Arrival], sent: float | None = None, rtt_s: float = 0.0
     if len(ends) > 2 and ends[-1].packets - ends[-2].packets < ends[-2].packets - ends[-3].packets:
         ends.pop()  # the train was over before this read: its time is the reader's
     count = ends[-1].packets
-    half, last_quarter = _last_until(ends, count // 2), _last_until(ends, (3 * count) // 4)
-    rate = _rate(half, ends[-1])
+    start, last_quarter = _surest(ends, count // 4, count // 2), _surest(ends, count // 2, (3 * count) // 4)
+    last = _surest(ends, (3 * count) // 4, count)
+    rate = _rate(start, last)
     if rate is None and ceiling is not None:
         return Slope(ceiling / CEILING * 8e-6, False)  # all came at once: the whole train's rate is all there is
     if rate is None:
         return None
-    early, late = _rate(half, last_quarter), _rate(last_quarter, ends[-1])
+    early, late = _rate(start, last_quarter), _rate(last_quarter, last)
     is_steady = early is not None and late is not None and late >= STEADY_SHARE * early
-    if not is_steady and late is not None:
-        rate = min(rate, late)
-    return Slope((rate if ceiling is None else min(rate, ceiling)) * 8e-6, is_steady)
+    if late is not None and late < rate and not is_steady:
+        start, rate = last_quarter, late
+    if ceiling is not None:
+        rate = min(rate, ceiling)
+    lost_s = max(start.late_s, last.late_s, _idle_s([end for end in ends if start.at <= end.at <= last.at], rate))
+    return Slope(rate * 8e-6, is_steady, min(1.0, lost_s / (last.at - start.at)))
 
 
 @dataclass(slots=True)
@@ -91,25 +113,39 @@ class _End:
     at: float
     packets: int
     size: int
+    late_s: float
 
 
 def _group_ends(arrivals: list[Arrival]) -> list[_End]:
-    gap_s = GROUP_GAP_SHARE * (arrivals[-1].at - arrivals[0].at) / (len(arrivals) - 1)
-    ends: list[_End] = []
+    """Packets of one read have one time, or nearly so; reads that followed fast are one group."""
+    reads: list[_End] = []
     began, size = 0.0, 0
     for number, arrival in enumerate(arrivals, 1):
         size += arrival.size
-        if ends and (arrival.at - began < GROUP_S or arrival.at - ends[-1].at < gap_s):
-            ends[-1] = _End(arrival.at, number, size)
+        if reads and arrival.at - began < GROUP_S:
+            reads.pop()
         else:
             began = arrival.at
-            ends.append(_End(arrival.at, number, size))
+        reads.append(_End(arrival.at, number, size, arrival.late_s))
+    gap_s = GROUP_GAP_SHARE * (arrivals[-1].at - arrivals[0].at) / (len(arrivals) - 1)
+    ends = reads[:1]
+    for read in reads[1:]:
+        if read.at - ends[-1].at < gap_s * (read.packets - ends[-1].packets):
+            ends.pop()
+        ends.append(read)
     return ends
 
 
-def _last_until(ends: list[_End], packets: int) -> _End:
-    """The last end of a group within the first `packets`; the first of all when none is."""
-    return next((end for end in reversed(ends) if end.packets <= packets), ends[0])
+def _surest(ends: list[_End], above: int, until: int) -> _End:
+    """The group end between two counts of packets whose time is surest, the last of them; else the last before."""
+    within = [end for end in reversed(ends) if above < end.packets <= until]
+    before = next((end for end in reversed(ends) if end.packets <= until), ends[0])
+    return min(within, key=lambda end: end.late_s, default=before)
+
+
+def _idle_s(ends: list[_End], rate: float) -> float:
+    """How long nothing came between groups, beyond what they take at the rate."""
+    return sum(max(0.0, b.at - a.at - (b.size - a.size) / rate) for a, b in pairwise(ends) if rate)
 
 
 def _rate(start: _End, end: _End) -> float | None:
@@ -131,11 +167,13 @@ class Probe:
         self._train = range(0)
         self._asked = 0
         self._arrivals: list[Arrival] = []
+        self._late: list[tuple[float, float]] = []
         self._received_bytes = 0
         self._arrived = 0
         self._duration_s = self._spent_s = 0.0
         self._rtt_s = float("inf")
-        self._best: tuple[Slope, list[Arrival]] | None = None
+        self._best: Slope | None = None
+        self._confidence = 0.0
         self._is_over = False
 
     def next_train(self) -> range | None:
@@ -157,8 +195,8 @@ class Probe:
         round trip, for a train that waits for its own window says nothing of the link.
         """
         held = 0.0
-        if self._best is not None and self._best[0].is_steady:
-            held = self._best[0].mbps * 125_000 * self._rtt_s / PAYLOAD_BYTES
+        if self._best is not None and self._best.is_steady:
+            held = self._best.mbps * 125_000 * self._rtt_s / PAYLOAD_BYTES
         return min(len(self._train), max(FIRST_TRAIN, len(self._train) // 2, math.ceil(2 * held)))
 
     def may_ask(self, now: float) -> bool:
@@ -174,6 +212,11 @@ class Probe:
         self._arrived += 1
         self._received_bytes += size
 
+    def on_tick(self, due: float, now: float) -> None:
+        """This machine was to look at the clock at `due`, and does it now: what it notes in between is late."""
+        if now - due > LATE_S:
+            self._late.append((due, now))
+
     def on_loss(self) -> None:
         """A packet did not come, which ends the probe: a longer train would only lose more."""
         self._is_over = True
@@ -183,34 +226,56 @@ class Probe:
         self._duration_s += now - started
         if self._arrivals:
             self._rtt_s = min(self._rtt_s, max(0.0, min(a.at for a in self._arrivals) - started))
-        found = slope(self._arrivals, started, self._rtt_s)
-        if found is not None:
-            self._best = found, self._arrivals
-        self._next_train = 0 if found is None or self._is_over else self._count_after(found)
+        late, self._late = self._late, []
+        arrivals = [_judged(arrival, late) for arrival in self._arrivals]
+        found = slope(arrivals, started, self._rtt_s)
+        self._next_train = 0
+        if found is None:
+            return
+        confidence = _confidence(found, arrivals)
+        if self._best is None or (found.is_sure, confidence) >= (self._best.is_sure, self._confidence):
+            self._best, self._confidence = found, confidence
+        if not self._is_over:
+            self._next_train = self._count_after(found)
 
     def _count_after(self, found: Slope) -> int:
         """The packets of the next train, 0 for none. An even train is worth another one only if that is longer."""
         self._spent_s += _span_s(self._arrivals)
         last = len(self._train)
-        fitting = int((BUDGET_S - self._spent_s) * found.mbps * 125_000 / PAYLOAD_BYTES)
-        if found.is_steady and self._asked == FIRST_TRAIN and self._spent_s < 2 * BUDGET_S:
+
+        def fitting(budget_s: float) -> int:
+            return int((budget_s - self._spent_s) * found.mbps * 125_000 / PAYLOAD_BYTES)
+
+        if found.is_sure and self._asked == FIRST_TRAIN and self._spent_s < 2 * BUDGET_S:
             # A connection that was idle is slow at first, and evenly so: nothing is concluded from its first train.
-            return max(SECOND_TRAIN, min(fitting, GROWTH * last))
-        if found.is_steady:
-            return min(fitting, GROWTH * last) if fitting > last else 0
-        is_late = self._spent_s >= 2 * BUDGET_S
-        return 0 if is_late else max(FIRST_TRAIN, min(fitting, GROWTH_IN_DOUBT * last))
+            return max(SECOND_TRAIN, min(fitting(BUDGET_S), GROWTH * last))
+        if found.is_sure:
+            return min(fitting(BUDGET_S), GROWTH * last) if fitting(BUDGET_S) > last else 0
+        count = max(FIRST_TRAIN, min(fitting(2 * BUDGET_S), GROWTH_IN_DOUBT * last))
+        # One pause may have made the first train long, and tells nothing of the link.
+        limit_s = (4 if self._asked == FIRST_TRAIN else 2) * BUDGET_S
+        return count if self._spent_s < limit_s and 2 * count >= last else 0
 
     def result(self) -> ProbeResult:
+        """What the train of which most is certain has found."""
         if self._best is None:
             reason = f"{self._arrived} of {self._asked} packets arrived, a rate needs {MIN_ARRIVALS} in a train"
             return ProbeResult(None, 0.0, self._duration_s, self._received_bytes, reason)
-        found, arrivals = self._best
-        span = min(1.0, _span_s(arrivals) / LONG_ENOUGH_S)
-        count = min(1.0, len(arrivals) / 32)
-        confidence = MAX_CONFIDENCE * (0.25 + 0.75 * span) * (0.5 + 0.5 * count) * self._arrived / self._asked
-        confidence *= 1.0 if found.is_steady else 0.5
-        return ProbeResult(found.mbps, round(confidence, 3), self._duration_s, self._received_bytes)
+        confidence = round(self._confidence * self._arrived / self._asked, 3)
+        return ProbeResult(self._best.mbps, confidence, self._duration_s, self._received_bytes)
+
+
+def _judged(arrival: Arrival, late: list[tuple[float, float]]) -> Arrival:
+    """The arrival with the time by which it may have been noted too late."""
+    late_s = max((arrival.at - due for due, ran in late if due < arrival.at <= ran), default=0.0)
+    return replace(arrival, late_s=late_s)
+
+
+def _confidence(found: Slope, arrivals: list[Arrival]) -> float:
+    span = min(1.0, _span_s(arrivals) / LONG_ENOUGH_S)
+    count = min(1.0, len(arrivals) / 32)
+    evenness = 1.0 if found.is_steady else 0.5
+    return MAX_CONFIDENCE * (0.25 + 0.75 * span) * (0.5 + 0.5 * count) * evenness * (1 - found.doubt)
 
 
 def _span_s(arrivals: list[Arrival]) -> float:

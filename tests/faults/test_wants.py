@@ -15,7 +15,7 @@ from gateway.forwarder.custody.reception import BUSY, CHECKS_BURST
 from gateway.forwarder.endpoint import FetchError
 from gateway.protocol import codec
 from gateway.protocol.messages import BlobRef, CarriedWant, Want, WantAnswer, WantOffer
-from tests.forwarder.custody.want_world import NAMES, NOW, YEAR_S, Place, World, in_life, member
+from tests.forwarder.custody.want_world import NAMES, NOW, YEAR_S, Place, World, ferry, in_life, member
 from tests.simulation.network import simulation
 
 MB = 1_000_000
@@ -26,14 +26,6 @@ HOUR_S = 3600.0
 def world(tmp_path: Path) -> Iterator[World]:
     with simulation(tmp_path) as net:
         yield World(net)
-
-
-def ferry(world: World, **options: Limits) -> tuple[Place, Place, Place]:
-    """a ┄┄ f ┄┄ b: f is at one of the two at a time."""
-    a, f, b = world.place("a"), world.place("f", **options), world.place("b")
-    world.link("a", "f", rate_mbps=20.0)
-    world.link("f", "b", rate_mbps=20.0)
-    return a, f, b
 
 
 def fake_ref(number: int, size: int) -> BlobRef:

@@ -8,8 +8,8 @@ import os
 import shutil
 import socket
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -228,24 +228,30 @@ def test_a_full_socket_is_waited_for_within_bounds() -> None:
     run(work)
 
 
+@asynccontextmanager
+async def neighbor_socket(**options: Any) -> AsyncIterator[tuple[Gateway, socket.socket, tuple[str, int]]]:
+    """A gateway whose neighbour `n` is this socket, which is up, and the address to send to it at."""
+    address = (host := new_host(), free_port(host, socket.SOCK_DGRAM))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        peer.bind((new_host(), 0))
+        peer.setblocking(False)
+        uri = "udp4://{}:{}".format(*peer.getsockname())
+        async with running("udp4://{}:{}".format(*address), neighbors=(Neighbor("n", uri, **options),)) as a:
+            await until(lambda: a.is_up("n"))
+            yield a, peer, address
+
+
 def test_a_standing_queue_marks_data() -> None:
     """Behind a slow link Data comes with a congestion mark once the queue has stood, not at its beginning."""
 
     async def work() -> None:
-        host = new_host()
-        port = free_port(host, socket.SOCK_DGRAM)
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
-            peer.bind((new_host(), 0))
-            peer.setblocking(False)
-            uri = "udp4://{}:{}".format(*peer.getsockname())
-            async with running(f"udp4://{host}:{port}", neighbors=(Neighbor("n", uri, rate_bps=2_000_000),)) as a:
-                await until(lambda: a.is_up("n"))
-                a.serve(names.parse("/p"), bulk_answer)
-                for i in range(20):
-                    peer.sendto(interest(f"/p/{i}"), (host, port))
-                marks = [packet.decode_link(await receive(peer)).congestion_mark for _ in range(8)]
-                assert marks[0] == marks[1] == 0 and 1 in marks
-                assert datagram_face(a, "n").link.marked >= sum(marks)
+        async with neighbor_socket(rate_bps=2_000_000) as (a, peer, address):
+            a.serve(names.parse("/p"), bulk_answer)
+            for i in range(20):
+                peer.sendto(interest(f"/p/{i}"), address)
+            marks = [packet.decode_link(await receive(peer)).congestion_mark for _ in range(8)]
+            assert marks[0] == marks[1] == 0 and 1 in marks
+            assert datagram_face(a, "n").link.marked >= sum(marks)
 
     run(work)
 
@@ -283,24 +289,17 @@ def test_a_loss_of_a_queue_on_the_way_is_told_by_a_mark() -> None:
     """What reliability has seen of a queue that overflows goes on the next Data as a congestion mark, once."""
 
     async def work() -> None:
-        host = new_host()
-        port = free_port(host, socket.SOCK_DGRAM)
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
-            peer.bind((new_host(), 0))
-            peer.setblocking(False)
-            uri = "udp4://{}:{}".format(*peer.getsockname())
-            async with running(f"udp4://{host}:{port}", neighbors=(Neighbor("n", uri, is_reliable=True),)) as a:
-                await until(lambda: a.is_up("n"))
-                a.serve(names.parse("/p"), answer)
-                face = datagram_face(a, "n")
-                assert face._reliability is not None
-                owed = [False, True, False]
-                face._reliability.take_mark = lambda now: owed.pop(0)  # type: ignore[method-assign]
-                marks = []
-                for number in range(3):
-                    peer.sendto(interest(f"/p/{number}"), (host, port))
-                    marks.append(packet.decode_link(await receive(peer)).congestion_mark)
-                assert marks == [0, 1, 0] and face.link_counters()["marked"] == 1
+        async with neighbor_socket(is_reliable=True) as (a, peer, address):
+            a.serve(names.parse("/p"), answer)
+            face = datagram_face(a, "n")
+            assert face._reliability is not None
+            owed = [False, True, False]
+            face._reliability.take_mark = lambda now: owed.pop(0)  # type: ignore[method-assign]
+            marks = []
+            for number in range(3):
+                peer.sendto(interest(f"/p/{number}"), address)
+                marks.append(packet.decode_link(await receive(peer)).congestion_mark)
+            assert marks == [0, 1, 0] and face.link_counters()["marked"] == 1
 
     run(work)
 

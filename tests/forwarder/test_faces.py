@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import random
@@ -27,6 +28,7 @@ from gateway.forwarder.forwarder import Forwarder
 from gateway.protocol import keys, names
 
 NAME = names.parse("/p/x")
+KINDS = ("tcp", socket.SOCK_STREAM), ("udp", socket.SOCK_DGRAM)
 _hosts = itertools.count(1)
 
 
@@ -382,6 +384,86 @@ def test_an_application_on_a_neighbours_machine_is_not_the_neighbour() -> None:
             assert not a.is_up("b")
             assert a.accepted[0].counters.in_interests == 1
             writer.close()
+
+    run(work)
+
+
+def test_a_lost_first_packet_costs_no_second() -> None:
+    """A listener whose queue is full drops the first packet of a connection; soon after there is room, there is one."""
+
+    async def work() -> None:
+        loop, host = asyncio.get_running_loop(), new_host()
+        with socket.socket() as listener, socket.socket() as first, socket.socket() as second:
+            listener.bind((host, 0))
+            listener.listen(0)
+            for early in (first, second):  # a queue of none has room for one, and the kernel takes another
+                early.setblocking(False)
+                with contextlib.suppress(BlockingIOError):
+                    early.connect(listener.getsockname())
+            began = loop.time()
+            async with running(neighbors=(Neighbor("n", "tcp4://{}:{}".format(*listener.getsockname())),)) as a:
+                await asyncio.sleep(0.05)
+                assert not a.is_up("n")
+                queued = [listener.accept()[0]]
+                await until(lambda: a.is_up("n"))
+                assert loop.time() - began < 0.9, "the kernel sends it again after a second"
+                for early in queued:
+                    early.close()
+
+    run(work)
+
+
+def test_a_slow_way_is_given_the_time_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a few hurried attempts to connect comes one with patience, as part of the same dial."""
+    monkeypatch.setattr(neighbors_module, "FIRST_PATIENCES_S", (0.01, 0.02))
+    connect_now, attempts = neighbors_module.Neighbors._connect, 0
+
+    async def connect_slowly(neighbors: neighbors_module.Neighbors, address: Any) -> socket.socket:
+        nonlocal attempts
+        attempts += 1
+        await asyncio.sleep(0.2)
+        return await connect_now(neighbors, address)
+
+    monkeypatch.setattr(neighbors_module.Neighbors, "_connect", connect_slowly)
+
+    async def work() -> None:
+        uri = f"tcp4://{(host := new_host())}:{free_port(host)}"
+        async with running(uri), running(neighbors=(Neighbor("b", uri),)) as a:
+            await until(lambda: a.is_up("b"))
+        assert attempts == 3
+
+    run(work)
+
+
+def test_every_face_to_somebody_else_is_told_when_it_comes_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A neighbour's with each connection, a stranger's and a datagram face once; an application is nobody to greet."""
+    monkeypatch.setattr(neighbors_module, "RECONNECT_MIN_S", 0.05)
+
+    async def work() -> None:
+        a_host, b_host = new_host(), new_host()
+        uris = [f"{kind}4://{b_host}:{free_port(b_host, sock)}" for kind, sock in KINDS]
+        path = f"unix:///tmp/picasso-faces-{os.getpid()}.sock"
+        neighbors = tuple(Neighbor(uri[:3], uri) for uri in uris)
+        async with running(f"tcp4://{a_host}:0", path) as a:
+            told: list[int] = []
+            a.manager.on_face_up = told.append
+            a.manager.set_neighbors(neighbors)
+            for connections in (1, 2):
+                async with running(*uris) as b:
+                    heard: list[int] = []
+                    b.manager.on_face_up = heard.append
+                    await until(lambda: a.is_up("tcp") and a.is_up("udp"))
+                    tcp, udp = (a.manager.face_of(kind) for kind in ("tcp", "udp"))
+                    assert tcp is not None and udp is not None
+                    assert sorted(told) == sorted([tcp.id] * connections + [udp.id])
+                    await until(lambda: heard)  # noqa: B023 - awaited here
+                    assert heard == [face.id for face in b.accepted]
+                await until(lambda: not a.is_up("tcp"))
+            count = len(told)
+            app = await connect(path)
+            await until(lambda: any(face.is_local and face.uri.startswith("fd:") for face in a.accepted))
+            assert len(told) == count
+            app.close()
 
     run(work)
 

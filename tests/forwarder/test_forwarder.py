@@ -827,3 +827,24 @@ def test_what_is_arriving_is_waited_for() -> None:
     child.ask("/net/blob/y", hint=here)
     network.run(1)
     assert len(asked) == 2
+
+
+# --- what others ask
+
+
+def test_a_route_is_to_just_its_prefix_by_a_face_that_is_up() -> None:
+    """Neither a shorter prefix nor a face that is down is a route; an application's is told from a neighbour's."""
+    # app - a - b
+    network = Network()
+    a, _ = network.node("a"), network.node("b")
+    app = a.app(serve="/here")
+    network.link("a", "b")
+    a.route("/there", "b")
+    forwarder, here, there = a.forwarder, names.parse("/here"), names.parse("/there")
+    assert [forwarder.has_route(prefix) for prefix in (here, there, names.parse("/here/x"))] == [True, True, False]
+    assert [forwarder.has_route(prefix, is_local=True) for prefix in (here, there)] == [True, False]
+    a.to["b"].up = False
+    assert not forwarder.has_route(there)
+    a.to["b"].up = True
+    forwarder.remove_face(app)
+    assert not forwarder.has_route(here)

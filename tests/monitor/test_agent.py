@@ -583,3 +583,34 @@ def test_link_that_is_never_idle_follows_its_goodput() -> None:
         await working
 
     run(scene())
+
+
+def test_a_face_with_a_new_connection_is_greeted_at_once() -> None:
+    """Also while the answer to a hello that went over the one before is awaited; the other faces have no part in it."""
+    table = LinkTable("a", Random(1))
+    samples = [
+        FaceSample(i, "", f"tcp4://10.0.0.{i}:6363", "tcp4://10.0.1.1:6363", True, False, 0, 0, 0, 0) for i in (1, 2)
+    ]
+    table.update(0.0, samples)
+    assert table.due_hellos(0.0) == [1, 2]
+    table.on_face_up(0.5, 2)
+    table.on_face_up(0.5, 99)
+    assert table.due_hellos(0.5) == [2]
+
+
+def test_a_hello_lost_with_its_connection_is_said_again() -> None:
+    """The neighbour is heard as soon as the connection is there, not when the lost hello would be given up."""
+
+    async def scene() -> None:
+        there = Channel(9.0, is_cut=True)
+        a, b = Node("a"), Node("b", 2)
+        connect(a, b, there, Channel(9.0))
+        living = asyncio.ensure_future(live(1.2, a, b))
+        await asyncio.sleep(1.0)
+        there.is_cut = False
+        assert a.heard == []
+        a.agent.on_face_up(1)
+        await living
+        assert [face for face, _ in a.heard] == [1]
+
+    run(scene())

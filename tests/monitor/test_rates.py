@@ -137,3 +137,12 @@ def test_stalled_link_gives_no_goodput() -> None:
     """A dead link with Interests outstanding is no slow link."""
     meter = GoodputMeter()
     assert all(meter.on_sample(tick * 0.1, 5_000_000, 50, 0.01) is None for tick in range(300))
+
+
+def test_a_probe_without_confidence_leaves_a_doubt() -> None:
+    """Its figure is taken for now, and the link is due for another; a sure one settles that."""
+    book = RateBook()
+    book.record(Estimate(10.0, RX, PROBE, 0.0, 0.2))
+    assert book.doubtful and book.measured(RX, 1.0) is not None
+    book.record(Estimate(30.0, RX, PROBE, 2.0, 0.7))
+    assert not book.doubtful

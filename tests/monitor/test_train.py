@@ -6,7 +6,7 @@ from collections.abc import Callable
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.monitor.train import BUDGET_BYTES, PAYLOAD_BYTES, Arrival, Probe, slope
@@ -68,7 +68,27 @@ def test_a_rate_is_never_far_above_that_of_the_whole_train() -> None:
         assert found is not None and found.mbps <= 1.25 * len(arrivals) * 8000 * 8e-6 / at * 1.001
 
 
+def test_a_late_note_is_avoided_or_doubted() -> None:
+    """A read of a 64 Mbit/s link noted 12 ms late does not make it faster; where it must be used, it is in doubt."""
+    found = slope([Arrival(0.001 * max(i, 12), 8000, 0.012 if i <= 12 else 0.0) for i in range(32)])
+    assert found is not None and found.mbps == pytest.approx(64.0, rel=0.1) and found.doubt < 0.1
+    found = slope([Arrival(0.001 * i if i < 28 else 0.043, 8000, 0.0 if i < 28 else 0.012) for i in range(32)])
+    assert found is not None and found.is_steady and found.mbps == pytest.approx(64.0, rel=0.1) and found.doubt < 0.1
+    blind = [Arrival(at, 8000, late_s) for at, late_s in ((0.016, 0.012), (0.032, 0.0)) for _ in range(16)]
+    found = slope(blind)
+    assert found is not None and found.doubt == pytest.approx(0.75)
+
+
+def test_pauses_are_doubt() -> None:
+    """Nothing came for a third of the time measured, whoever paused: nobody knows what the link would have carried."""
+    found = slope([Arrival(0.001 * i + (0.008 if i >= 24 else 0.0), 8000) for i in range(32)])
+    assert found is not None and not found.is_steady and 0.2 < found.doubt < 0.6
+    even = slope(_arrivals(32, 0.001))
+    assert even is not None and even.doubt < 0.01
+
+
 @given(st.lists(st.tuples(st.floats(0, 1e6), st.integers(0, 9000)), max_size=40))
+@example([(float(at), 0) for at in range(4)])
 def test_slope_takes_anything(arrivals: list[tuple[float, int]]) -> None:
     """No set of arrivals raises, and no rate is negative."""
     found = slope([Arrival(at, size) for at, size in arrivals])
@@ -127,6 +147,76 @@ def test_a_long_train_on_a_slow_link_is_cut_short() -> None:
     counts, _ = _probe(probe, lambda i: 0.0 if i < 24 else 0.2)
     assert counts[:2] == [8, 16] and counts[2] < 24
     assert probe.result().mbps == pytest.approx(0.32, rel=0.05)
+
+
+@pytest.mark.parametrize("every_s", [0.03, 0.06])
+def test_a_machine_that_sleeps_now_and_then_measures_all_the_same(every_s: float) -> None:
+    """A receiver that looks up only now and then finds 35 Mbit/s, never much more, and says how sure it is."""
+    gap_s, figures = 0.064 / 35, []
+    for offset in range(20):
+        asleep = [(every_s * (k + offset / 20), every_s * (k + offset / 20 + 0.5)) for k in range(-1, 40)]
+        probe, now = Probe(), 0.0
+        while (train := probe.next_train()) is not None:
+            started, free = now, now + 0.002
+            for _ in train:
+                free += gap_s
+                probe.may_ask(now)
+                noted = next((until for since, until in asleep if since < free <= until), free)
+                probe.on_arrival(noted, PAYLOAD_BYTES)
+                now = max(now, noted)
+            for due, ran in asleep:
+                if started <= ran <= now:
+                    probe.on_tick(due, ran)
+            probe.on_train_end(now, started)
+        figures.append(probe.result())
+    for result in figures:
+        assert result.mbps is not None and 0.7 * 35 < result.mbps < 1.15 * 35, result
+        assert result.confidence < 0.3 or result.mbps == pytest.approx(35, rel=0.2), result
+
+
+def test_a_train_that_was_noted_late_is_followed_by_another() -> None:
+    """Two even trains are enough; not where nobody knows when their packets came, and the figure counts for less."""
+
+    def measure(is_late: bool) -> tuple[list[int], float]:
+        probe, now, counts = Probe(), 0.0, []
+        while (train := probe.next_train()) is not None:
+            started = now
+            counts.append(len(train))
+            for _ in train:
+                assert probe.may_ask(started)
+                now += 0.016
+                probe.on_arrival(now, PAYLOAD_BYTES)
+                if is_late:
+                    probe.on_tick(now - 0.03, now)
+            probe.on_train_end(now, started)
+        return counts, probe.result().confidence
+
+    (punctual, sure), (late, unsure) = measure(False), measure(True)
+    assert punctual == late[:2] == [8, 16] and len(late) > 2
+    assert 0 < unsure < 0.8 * sure
+
+
+def test_a_pause_in_the_first_train_is_not_the_link() -> None:
+    """Half a second in which some machine slept makes 30 Mbit/s look like 0.2; the next train knows better."""
+    probe = Probe()
+    counts, _ = _probe(probe, lambda i: 0.064 / 30 + (0.6 if i == 6 else 0.0))
+    assert len(counts) > 1
+    assert probe.result().mbps == pytest.approx(30.0, rel=0.1)
+
+
+def test_the_train_of_which_most_is_certain_counts() -> None:
+    """An even train is not thrown away for a longer one that paused."""
+    probe, now, gap_s, counts = Probe(), 0.0, 0.002, []
+    while (train := probe.next_train()) is not None:
+        started = now
+        counts.append(len(train))
+        for index in range(len(train)):
+            assert probe.may_ask(started)
+            now += gap_s + (0.1 if len(train) > 32 and index == len(train) * 3 // 4 else 0.0)
+            probe.on_arrival(now, PAYLOAD_BYTES)
+        probe.on_train_end(now, started)
+    assert counts[:2] == [8, 32] and counts[2] > 32
+    assert probe.result().mbps == pytest.approx(32.0, rel=0.01)
 
 
 def test_an_uneven_link_is_given_up() -> None:

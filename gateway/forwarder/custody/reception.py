@@ -23,7 +23,15 @@ log = logging.getLogger(__name__)
 CHECKS_BURST, CHECKS_PER_S = 64, 8.0
 FACES_MAX = 256
 BUSY = "busy: too many signatures to check; come again"
-UNKNOWN = "not known yet"
+REASON_MAX = 300
+
+
+class _Unreadable(Exception):
+    """Whose want it is can't be told; `is_passing` where it may be in a moment."""
+
+    def __init__(self, reason: str, is_passing: bool) -> None:
+        super().__init__(reason[:REASON_MAX])
+        self.is_passing = is_passing
 
 
 class Trust(Protocol):
@@ -81,36 +89,37 @@ class Reception:
         refusals: list[WantRefusal] = []
         held: list[bytes] = []
         for index, each in enumerate(offer.wants):
-            reason, sha256 = self._take_one(each, certificates, came_from, face_id)
-            if reason:
-                refusals.append(WantRefusal(index, reason, reason.startswith((BUSY, UNKNOWN))))
-            if sha256 is not None and self._here.is_here(sha256) and len(held) < packets.HELD_MAX:
-                held.append(sha256)
+            try:
+                offered = self._read(each, certificates, came_from, face_id)
+            except _Unreadable as error:
+                refusals.append(WantRefusal(index, str(error), error.is_passing))
+                continue
+            answer, want = self._judge(offered), offered.want
+            if answer.is_refusal:
+                refusals.append(WantRefusal(index, answer.value))
+            if want.withdrawn:
+                if answer is Answer.TAKEN:
+                    self._on_withdrawn(want.blob.sha256)
+            elif self._here.is_here(want.blob.sha256) and len(held) < packets.HELD_MAX:
+                held.append(want.blob.sha256)
         return WantAnswer(tuple(refusals), tuple(held))
 
-    def _take_one(
-        self, each: CarriedWant, certificates: dict[Name, bytes], came_from: str, face_id: int | None
-    ) -> tuple[str, bytes | None]:
-        """Why a want is refused, empty when it is not, and the blob that is wanted."""
+    def _read(self, each: CarriedWant, certificates: dict[Name, bytes], came_from: str, face_id: int | None) -> Offered:
+        """A want of which it is certain who wants it; raises _Unreadable."""
         known = self._wants.of_packet(each.packet)
+        if known is not None:
+            return packets.offered(each, known.want, known.version, known.certificate, came_from)
+        if not self._may_check(face_id):
+            raise _Unreadable(BUSY, is_passing=True)
         try:
-            if known is not None:
-                want, version, certificate = known.want, known.version, known.certificate
-            elif not self._may_check(face_id):
-                return BUSY, None
-            else:
-                want, version, certificate = self._verify(each.packet, certificates)
+            want, version, certificate = self._verify(each.packet, certificates)
         except UnknownKey as error:
-            return f"{UNKNOWN}: {error}"[:300], None
+            raise _Unreadable(f"not known yet: {error}", is_passing=True) from error
         except ProtocolError as error:
             self.not_believed += 1
             log.debug("a want from face %s is not believed: %s", face_id, error)
-            return f"not believed: {error}"[:300], None
-        offered = packets.offered(each, want, version, certificate, came_from)
-        answer = self._judge(offered)
-        if want.withdrawn and answer is Answer.TAKEN:
-            self._on_withdrawn(want.blob.sha256)
-        return (answer.value if answer.is_refusal else ""), (None if want.withdrawn else want.blob.sha256)
+            raise _Unreadable(f"not believed: {error}", is_passing=False) from error
+        return packets.offered(each, want, version, certificate, came_from)
 
     def _judge(self, offered: Offered) -> Answer:
         want = offered.want

@@ -15,7 +15,7 @@ from gateway.forwarder.packet import decode_interest, encode_interest
 from gateway.forwarder.producer import serve_blobs
 from gateway.protocol import codec
 from gateway.protocol.messages import BlobRef, CarriedWant, Want, WantAnswer, WantOffer
-from tests.forwarder.custody.want_world import NAMES, Place, World, in_life, member
+from tests.forwarder.custody.want_world import NAMES, Place, World, ferry, in_life, member
 from tests.simulation.network import simulation
 
 MB = 1_000_000
@@ -26,14 +26,6 @@ HOUR_S = 3600.0
 def world(tmp_path: Path) -> Iterator[World]:
     with simulation(tmp_path) as net:
         yield World(net)
-
-
-def ferry(world: World, **link: float) -> tuple[Place, Place, Place]:
-    """a ┄┄ f ┄┄ b: f is at one of the two at a time."""
-    a, f, b = (world.place(name) for name in "afb")
-    world.link("a", "f", **link)
-    world.link("f", "b", **link)
-    return a, f, b
 
 
 def tell(place: Place, offer: WantOffer, face_id: int | None = None) -> WantAnswer:
@@ -59,7 +51,7 @@ def offer(*packets: bytes, certificates: tuple[bytes, ...] = (), left_s: float =
 
 def test_a_ferry_carries_a_blob_between_nodes_that_never_meet(world: World) -> None:
     """A's want goes to B's shore with the ferry, the blob comes back with it, and everybody forgets the want."""
-    a, f, b = ferry(world, rate_mbps=20.0)
+    a, f, b = ferry(world)
     ref = world.net.publish("b", 2 * MB)
     a.want(ref, "b")
     world.meet("a", "f", 4)
@@ -75,7 +67,7 @@ def test_a_ferry_carries_a_blob_between_nodes_that_never_meet(world: World) -> N
 
 def test_what_came_in_one_contact_is_not_fetched_in_the_next(world: World) -> None:
     """A blob larger than a contact comes in pieces, each of them once over each link."""
-    a, f, _ = ferry(world, rate_mbps=20.0)
+    a, f, _ = ferry(world)
     size = 8 * MB
     ref = world.net.publish("b", size)
     a.want(ref, "b")
@@ -116,7 +108,7 @@ def test_a_ferry_passes_wants_on_and_its_neighbour_collects(world: World) -> Non
 
 def test_own_wants_come_first(world: World) -> None:
     """In a contact that is long enough for one blob only the ferry fetches its own, although the other is older."""
-    a, f, _ = ferry(world, rate_mbps=20.0)
+    a, f, _ = ferry(world)
     others = world.net.publish("b", 3 * MB, seed=1)
     own = world.net.publish("b", 3 * MB, seed=2)
     a.want(others, "b", priority=0)
@@ -130,7 +122,7 @@ def test_own_wants_come_first(world: World) -> None:
 
 def test_a_withdrawn_want_is_dropped_everywhere(world: World) -> None:
     """What a got otherwise, or does not need any more, nobody fetches, and what was kept for it goes first."""
-    a, f, _ = ferry(world, rate_mbps=20.0)
+    a, f, _ = ferry(world)
     ref, other = world.net.publish("b", MB, seed=1), world.net.publish("b", MB, seed=2)
     a.want(ref)
     a.want(other)
@@ -194,7 +186,7 @@ def test_a_wanter_with_a_route_is_told_where_its_blob_is(world: World) -> None:
 
 def test_the_wanter_is_told_what_no_hello_had_room_for(world: World) -> None:
     """A hello tells 64 blobs at most; what a neighbour waits for is told by name."""
-    a, f, _ = ferry(world, rate_mbps=20.0)
+    a, f, _ = ferry(world)
     ref = world.net.publish("b", MB)
     a.want(ref, "b")
     world.meet("a", "f", 2)
@@ -277,7 +269,7 @@ def test_a_renewed_want_lives_on(world: World) -> None:
 
 def test_restarts_keep_wants(world: World) -> None:
     """The ferry loses its power between the two shores, and again on its way back."""
-    a, f, _ = ferry(world, rate_mbps=20.0)
+    a, f, _ = ferry(world)
     ref = world.net.publish("b", MB)
     a.want(ref, "b")
     world.meet("a", "f", 2)
@@ -361,7 +353,7 @@ def test_a_forgotten_want_of_its_own_is_withdrawn(world: World) -> None:
 
 def test_rows_say_who_waits_for_what(world: World) -> None:
     """Since when, how much has come, until when, how urgent, and from where."""
-    a, f, _ = ferry(world, rate_mbps=20.0)
+    a, f, _ = ferry(world)
     ref = world.net.publish("b", 4 * MB)
     a.want(ref, "b", priority=3)
     world.meet("a", "f", 2)

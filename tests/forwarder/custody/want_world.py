@@ -177,6 +177,14 @@ class World:
         self.net.run(0.2)
 
 
+def ferry(world: World, limits: Limits | None = None) -> tuple[Place, Place, Place]:
+    """a ┄┄ f ┄┄ b: f, whose limits these are, is at one of the two at a time."""
+    a, f, b = world.place("a"), world.place("f", limits), world.place("b")
+    world.link("a", "f", rate_mbps=20.0)
+    world.link("f", "b", rate_mbps=20.0)
+    return a, f, b
+
+
 def in_life(node: Node, function: Callable[..., Any], *arguments: Any) -> None:
     """Calls it as the node's own program: what it starts ends with the node's power."""
 
@@ -186,4 +194,4 @@ def in_life(node: Node, function: Callable[..., Any], *arguments: Any) -> None:
     node.start(call())
 
 
-__all__ = ["NAMES", "NOW", "Limits", "Member", "Place", "World", "anchor", "asyncio", "keys", "member"]
+__all__ = ["NAMES", "NOW", "Limits", "Member", "Place", "World", "anchor", "asyncio", "ferry", "keys", "member"]

@@ -1,4 +1,4 @@
-"""What the gateway tells the monitor of the blobs that its links are needed for."""
+"""What the gateway tells its monitor."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from gateway.daemon import Fetches, MonitorPorts
 from gateway.monitor.schedule import Demand
+from gateway.monitor_ports import MonitorPorts
+from gateway.protocol import names
+from gateway.protocol.messages import RouteReport
 
 HERE, ELSEWHERE = b"\x01" * 32, b"\x02" * 32
 
@@ -23,8 +25,7 @@ def _demand(
 ) -> Demand:
     """Of a gateway that holds the blob HERE, with wants of (wanter, blob) in custody."""
     gateway: Any = MagicMock()
-    gateway.fetches = Fetches()
-    gateway.fetches.running = fetching
+    gateway.fetcher.running = fetching
     waiting = [SimpleNamespace(want=SimpleNamespace(wanter=w, blob=SimpleNamespace(sha256=s))) for w, s in wants]
     gateway.custody.wants.in_order.return_value = waiting
     gateway.custody.is_here.side_effect = gateway.blobs.has.side_effect = lambda sha256: sha256 == HERE
@@ -57,10 +58,33 @@ def test_what_moves_or_is_about_to_counts_as_moving(moving: dict[str, Any]) -> N
     assert _demand(**moving) is Demand.MOVING
 
 
-def test_a_fetch_that_fails_is_over() -> None:
-    """However a fetch ends, it is not counted any more."""
-    fetches = Fetches()
-    with pytest.raises(OSError), fetches, fetches:
-        assert fetches.running == 2
-        raise OSError
-    assert fetches.running == 0
+def test_a_plain_forwarder_has_neither_demand_nor_blobs() -> None:
+    """Without store, custody and membership there is nothing that the links would be needed for."""
+    gateway: Any = MagicMock()
+    gateway.fetcher = gateway.custody = gateway.blobs = gateway.placement = None
+    gateway.needed_blobs.return_value = {ELSEWHERE}
+    ports = MonitorPorts(gateway)
+    assert ports.demand() is Demand.NONE
+    assert (ports.blobs(), ports.held(), ports.runtimes(), ports.decision_order()) == ((), (), (), (0, 0))
+
+
+def test_routes_are_those_to_nodes_by_neighbours_that_are_known() -> None:
+    """A node's own name, other prefixes and faces whose other end has not said who it is are left out."""
+    network = names.Network("/net")
+
+    def hop(face_id: int, cost: int) -> tuple[SimpleNamespace]:
+        return (SimpleNamespace(face_id=face_id, cost=cost),)
+
+    gateway: Any = MagicMock()
+    gateway.network, gateway.node = network, "a"
+    gateway.neighbor_node.side_effect = {1: "b", 2: "", 3: "c"}.get
+    gateway.mesh.distance.side_effect = {"far": 5.0}.get
+    gateway.forwarder.fib = [
+        (network.node("a"), hop(1, 0)),
+        (network.node("b"), hop(1, 2)),
+        (network.node("far"), hop(3, 1)),
+        (network.node("unsaid"), hop(2, 1)),
+        (network.node("far") + names.component("report"), hop(1, 1)),
+        (network.blobs, hop(1, 1)),
+    ]
+    assert MonitorPorts(gateway).routes() == (RouteReport("b", "b", 2), RouteReport("far", "c", 5))
