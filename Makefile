@@ -11,10 +11,10 @@ export PATH := $(PATH):/usr/sbin:/sbin
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv system demo emulate test test-slow bench bench-delivery fuzz lint clean
+.PHONY: help venv system demo emulate test test-slow bench bench-placement bench-delivery fuzz lint clean
 
 help: ## show this list
-	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 22
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 24
 
 venv: $(STAMP) ## make .venv with the pinned versions of constraints.txt
 
@@ -80,8 +80,11 @@ test: system venv ## run the tests; with CI=true a skipped one is a failure
 test-slow: system venv ## run the tests that take minutes
 	@$(VENV)/bin/python -m pytest -q -m slow
 
-bench: venv ## the forwarder's figures; JSON=FILE QUICK=1 ONLY=ROW (bench/forwarder.py --list)
-	@$(VENV)/bin/python -m bench.forwarder $(if $(JSON),--json '$(JSON)') $(if $(QUICK),--quick) $(addprefix --only ,$(ONLY))
+bench: venv ## the figures of forwarder and placement; JSON=FILE QUICK=1 ONLY=ROW (python -m bench --list)
+	@$(VENV)/bin/python -m bench $(if $(JSON),--json '$(JSON)') $(if $(QUICK),--quick) $(addprefix --only ,$(ONLY))
+
+bench-placement: venv ## the figures of placement alone; JSON=FILE QUICK=1 ONLY=ROW
+	@$(VENV)/bin/python -m bench.placement $(if $(JSON),--json '$(JSON)') $(if $(QUICK),--quick) $(addprefix --only ,$(ONLY))
 
 bench-delivery: venv ## the figures of content delivery (root, half an hour); JSON=FILE IMAGE_MB=MB ONLY=ROW
 	@command -v aria2c >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && $(APT) aria2; } ||

@@ -26,8 +26,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # this file may be run by it
 
 from bench import delivery_runs, ferry, fluid, layers
 from bench.delivery_runs import Say
-from bench.forwarder import machine
 from bench.gateways import BenchError
+from bench.rows import machine
 from tests.emulation.namespaces import EmulationError, require
 
 PAPER_IMAGE_MB, FERRY_SHARE, LOSSY_SHARE = 145.0, 30.0 / 145.0, 60.0 / 145.0

@@ -10,24 +10,20 @@ A cost is user and system time of all threads and children of the gateway for on
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import platform
-import signal
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # this file may be run by its path
 
-from bench import gateways, measure
+from bench import gateways, measure, rows
 from bench.gateways import BenchError, Gateway
+from bench.rows import Bench, Row, Run
 from bench.tables import DEPTHS
 
 PREFIX = "/bench/data"
@@ -37,7 +33,6 @@ SEGMENT_BYTES = 8000
 # A table that grows with the logarithm would be at 2 and a list at 1000; what a hash table has above 1 is the processor
 # looking for pages.
 LOOKUP_TIMES = 2
-Run = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,39 +49,6 @@ class Scale:
 
 FULL = Scale(runs=5, share=1.0, table_entries=1_000_000)
 QUICK = Scale(runs=3, share=0.25, table_entries=100_000)
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of the table: `measure` gives the runs, each with its `figure`; None is a figure without a target.
-
-    NFD's and yanfd's were measured once, on such a machine.
-    """
-
-    name: str
-    work: str
-    unit: str
-    target: float | None
-    nfd: str
-    yanfd: str
-    measure: Callable[[Scale], list[Run]]
-    at_least: bool = False
-
-
-@dataclass(slots=True)
-class Figure:
-    """A row's outcome; `figure` is the median of the runs, None when they failed with `error`."""
-
-    name: str
-    work: str
-    unit: str
-    target: float | None
-    nfd: str
-    yanfd: str
-    figure: float | None = None
-    reached: bool | None = False
-    error: str = ""
-    runs: list[Run] = field(default_factory=list)
 
 
 # --- what is measured
@@ -197,24 +159,22 @@ def _lookup(table: str, entries: int, depth: int) -> dict[str, float]:
 
 
 ROWS = (
-    Row("hit-unix-1300", "hit, unix, window 64, 1300 B", "µs", 3, "9–15", "13", hits("unix", 1300, 64, 400_000)),
+    Row("hit-unix-1300", "hit, unix, window 64, 1300 B", "µs", 3, ("9–15", "13"), hits("unix", 1300, 64, 400_000)),
     Row(
         "hit-unix-full",
         "the same with PitToken, MustBeFresh, lifetime, HopLimit",
         "µs",
         None,
-        "–",
-        "–",
+        (),
         hits("unix", 1300, 64, 400_000, is_full=True),
     ),
-    Row("hit-unix-8000", "hit, unix, window 64, 8000 B", "µs", 8, "12–18", "17", hits("unix", 8000, 64, 200_000)),
+    Row("hit-unix-8000", "hit, unix, window 64, 8000 B", "µs", 8, ("12–18", "17"), hits("unix", 8000, 64, 200_000)),
     Row(
         "hit-unix-window-1",
         "hit, unix, window 1, 1300 B, on one core",
         "µs",
         30,
-        "39–81",
-        "52–57",
+        ("39–81", "52–57"),
         hits("unix", 1300, 1, 30_000, cores=1),
     ),
     Row(
@@ -222,110 +182,25 @@ ROWS = (
         "the same, consumer on a core of its own",
         "µs",
         30,
-        "39–81",
-        "52–57",
+        ("39–81", "52–57"),
         hits("unix", 1300, 1, 30_000, cores=2),
     ),
-    Row("hit-tcp-1300", "hit, TCP, window 64, 1300 B", "µs", 4, "14", "19", hits("tcp", 1300, 64, 400_000)),
-    Row("hit-udp-1300", "hit, UDP in trains, window 64, 1300 B", "µs", 6, "40", "53", hits("udp", 1300, 64, 400_000)),
-    Row("miss-unix-1300", "miss, unix to unix, window 64, 1300 B", "µs", 16, "64–76", "33–45", misses(1300, 100_000)),
-    Row("miss-unix-8000", "miss, unix to unix, window 64, 8000 B", "µs", 24, "72–80", "50", misses(8000, 100_000)),
-    Row("chain-tcp", "50 MB through two gateways, TCP", "Mbit/s", 900, "281", "–", transfers("tcp", 50), True),
-    Row("chain-udp", "50 MB through two gateways, UDP", "Mbit/s", 800, "218", "–", transfers("udp", 50), True),
-    Row("cached-packet", "memory for a cached packet beyond it", "B", 400, "2760", "–", cached_packet_memory),
-    Row("idle-rss", "resident memory, idle", "MB", 26, "19", "7", idle_memory),
-    Row("pit-find", "PIT lookup, 10⁶ entries against 10³", "×", LOOKUP_TIMES, "–", "–", lookups("pit", "find_ns")),
-    Row("pit-satisfy", "Data in a PIT of 10⁶ against 10³", "×", LOOKUP_TIMES, "–", "–", lookups("pit", "satisfy_ns")),
-    Row("fib-match", "FIB match, 10⁶ entries against 10³", "×", LOOKUP_TIMES, "–", "–", lookups("fib", "hit_ns")),
+    Row("hit-tcp-1300", "hit, TCP, window 64, 1300 B", "µs", 4, ("14", "19"), hits("tcp", 1300, 64, 400_000)),
+    Row("hit-udp-1300", "hit, UDP in trains, window 64, 1300 B", "µs", 6, ("40", "53"), hits("udp", 1300, 64, 400_000)),
+    Row("miss-unix-1300", "miss, unix to unix, window 64, 1300 B", "µs", 16, ("64–76", "33–45"), misses(1300, 100_000)),
+    Row("miss-unix-8000", "miss, unix to unix, window 64, 8000 B", "µs", 24, ("72–80", "50"), misses(8000, 100_000)),
+    Row("chain-tcp", "50 MB through two gateways, TCP", "Mbit/s", 900, ("281", "–"), transfers("tcp", 50), True),
+    Row("chain-udp", "50 MB through two gateways, UDP", "Mbit/s", 800, ("218", "–"), transfers("udp", 50), True),
+    Row("cached-packet", "memory for a cached packet beyond it", "B", 400, ("2760", "–"), cached_packet_memory),
+    Row("idle-rss", "resident memory, idle", "MB", 26, ("19", "7"), idle_memory),
+    Row("pit-find", "PIT lookup, 10⁶ entries against 10³", "×", LOOKUP_TIMES, (), lookups("pit", "find_ns")),
+    Row("pit-satisfy", "Data in a PIT of 10⁶ against 10³", "×", LOOKUP_TIMES, (), lookups("pit", "satisfy_ns")),
+    Row("fib-match", "FIB match, 10⁶ entries against 10³", "×", LOOKUP_TIMES, (), lookups("fib", "hit_ns")),
 )
 
-
-# --- the table
-
-
-def measure_row(row: Row, scale: Scale) -> Figure:
-    figure = Figure(row.name, row.work, row.unit, row.target, row.nfd, row.yanfd)
-    try:
-        figure.runs = row.measure(scale)
-    except (BenchError, OSError, subprocess.TimeoutExpired) as error:
-        figure.error = str(error)
-        return figure
-    value = figure.figure = statistics.median(run["figure"] for run in figure.runs)
-    if row.target is None:
-        figure.reached = None
-    else:
-        figure.reached = value >= row.target if row.at_least else value <= row.target
-    return figure
-
-
-_OUTCOMES = {True: "reached", False: "not reached", None: "–"}
-
-
-def render(rows: Sequence[Row], figures: Sequence[Figure]) -> str:
-    """The table as Markdown."""
-    lines = [
-        "| work | figure | lowest–highest run | to reach | | NFD 24.07 | yanfd 1.5 |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row, figure in zip(rows, figures, strict=True):
-        sign = "≥" if row.at_least else "≤"
-        if figure.figure is None:
-            cells = ["failed", "–"]
-        else:
-            runs = [run["figure"] for run in figure.runs]
-            cells = [f"**{_number(figure.figure)} {row.unit}**", f"{_number(min(runs))}–{_number(max(runs))}"]
-        cells.append("–" if row.target is None else f"{sign} {_number(row.target)}")
-        cells += [_OUTCOMES[figure.reached], row.nfd, row.yanfd]
-        lines.append(" | ".join([f"| {row.work}", *cells]) + " |")
-    return "\n".join(lines)
-
-
-def _number(value: float) -> str:
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-def machine() -> dict[str, Any]:
-    """Where the figures come from."""
-    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    return {
-        "processor": models[0].partition(": ")[2] if models else platform.machine(),
-        "cores": os.cpu_count(),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-    }
-
-
-def main() -> int:
-    options = _parser().parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of every `finally`, so that no process stays
-    if options.list:
-        print("\n".join(f"{row.name:20}{row.work}" for row in ROWS))
-        return 0
-    rows = [row for row in ROWS if not options.only or row.name in options.only]
-    scale = QUICK if options.quick else FULL
-    figures = []
-    for row in rows:
-        print(f"{row.name} …", file=sys.stderr, flush=True)
-        figures.append(measure_row(row, scale))
-        if figures[-1].error:
-            print(f"{row.name}: {figures[-1].error}", file=sys.stderr, flush=True)
-    where = machine()
-    print(render(rows, figures))
-    print("\n" + ", ".join(f"{key} {value}" for key, value in where.items()))
-    if options.json is not None:
-        report = {"machine": where, "rows": [asdict(figure) for figure in figures]}
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
-    return 1 if any(figure.error for figure in figures) else 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write every run there")
-    parser.add_argument("--quick", action="store_true", help="fewer packets and runs")
-    parser.add_argument("--only", action="append", choices=[row.name for row in ROWS], metavar="NAME", help="this row")
-    parser.add_argument("--list", action="store_true", help="list the rows")
-    return parser
+# Theirs were measured once, on such a machine.
+BENCH = Bench(ROWS, {"nfd": "NFD 24.07", "yanfd": "yanfd 1.5"}, FULL, QUICK)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(rows.main(__doc__, [BENCH]))

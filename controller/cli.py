@@ -17,6 +17,11 @@ from gateway import options as readers
 
 DEFAULT_CONFIG = "/etc/config/picasso-controller"
 CONFIG_VARIABLE = "PICASSO_CONTROLLER_CONFIG"
+_RESEARCH = {
+    "place": "controller.placement.command",
+    "compare": "controller.placement.command_compare",
+    "characterise": "controller.placement.command_characterise",
+}
 Command = Callable[[argparse.Namespace], int]
 
 
@@ -83,9 +88,15 @@ def build_parser(chosen: str = "") -> argparse.ArgumentParser:
     _add_epoch(
         add("epoch", commands.epoch, "show the epoch, or raise it after a restore from a backup", common, as_json)
     )
-    place = add("place", commands.place, "compute a placement on a topology in a file, without a network")
-    if chosen == "place":  # its package brings numpy, for which no other command should wait
-        importlib.import_module("controller.placement.command").add_arguments(place)
+    research = {
+        "place": add("place", commands.place, "compute a placement on a topology in a file, without a network"),
+        "compare": add("compare", commands.compare, "compare the placement algorithms on a topology"),
+        "characterise": add(
+            "characterise", commands.characterise, "show what a topology, or the live network, is like", common
+        ),
+    }
+    if chosen in research:  # their package brings numpy, for which no other command should wait
+        importlib.import_module(_RESEARCH[chosen]).add_arguments(research[chosen])
     add("demo", commands.place, "show a whole network on this machine (see `demo --help`)")
     return parser
 

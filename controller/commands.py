@@ -323,6 +323,24 @@ def place(arguments: argparse.Namespace) -> int:
     return command.run(arguments)
 
 
+def compare(arguments: argparse.Namespace) -> int:
+    from controller.placement import command_compare
+
+    return command_compare.run(arguments)
+
+
+def characterise(arguments: argparse.Namespace) -> int:
+    from controller.placement import command_characterise
+
+    if arguments.topology is not None:
+        return command_characterise.run(arguments)
+    from controller.observed import observed
+
+    with _listing(arguments) as (settings, store):
+        topology, past = observed(store, settings.report_interval_s, time.time())
+    return command_characterise.run_on(arguments, topology, past)
+
+
 # --- shared --------------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 face      connects to the gateway's socket and comes back when it goes away
 monitor   asks every enrolled node for its report
+history   keeps what an hour of reports says when it is over
 decide    looks at placements when services, nodes or links changed
 """
 
@@ -22,11 +23,12 @@ from controller import workspace
 from controller.application import Application
 from controller.authority import key_hash
 from controller.control import ControlServer, Report
-from controller.engine import Engine, View
+from controller.engine import Engine
 from controller.enrolment import Enrolment
 from controller.errors import ControllerError
+from controller.monitoring.hour import HOUR_S
 from controller.monitoring.intake import Intake, Verdict, stored_reports
-from controller.monitoring.network import NetworkState
+from controller.monitoring.network import NetworkState, View
 from controller.repository.platform import Platform
 from controller.settings import Settings
 from gateway.forwarder.consumer import Endpoint, FetchError, connect
@@ -41,6 +43,9 @@ POLLS_AT_ONCE = 16
 RECONNECT_FIRST_S, RECONNECT_MOST_S = 0.5, 30.0
 # Reports of one round arrive together; so do the nodes of a network that was just switched on.
 SETTLE_S = 0.3
+# An hour is looked at when its last reports are in the database, and not by all controllers at once.
+AFTER_THE_HOUR_S = (5.0, 60.0)
+_OVER = object()
 
 
 class Controller:
@@ -54,8 +59,8 @@ class Controller:
         self.blobs = workspace.open_blobs(settings)
         self.repository = workspace.open_repository(settings, self.blobs, self.store)
         self._thread = ThreadPoolExecutor(1, "controller")
-        lifetime_s = settings.decision_lifetime_s
-        self.engine = Engine(self.authority, self.store, self.blobs, settings.node, settings.zone, lifetime_s)
+        lifetime_s, rules = settings.decision_lifetime_s, settings.rules
+        self.engine = Engine(self.authority, self.store, self.blobs, settings.node, settings.zone, lifetime_s, rules)
         self.intake = Intake(self.network, self.store, self.authority.trust.verify)
         self.network_state = NetworkState(settings.report_interval_s)
         enrolment = Enrolment(self.store, self.authority.certify_node)
@@ -81,7 +86,7 @@ class Controller:
         try:
             await self._reload_state()
             async with asyncio.TaskGroup() as group:
-                for job in (self._keep_face, self._monitor, self._decide):
+                for job in (self._keep_face, self._monitor, self._keep_history, self._decide):
                     group.create_task(self._forever(job))
         finally:
             self._stopping = True
@@ -242,12 +247,21 @@ class Controller:
             self._look.set()
         self._poll.set()  # the next question may be due sooner than it was when this one was asked
 
+    # --- history -----------------------------------------------------------------------------------------------
+
+    async def _keep_history(self) -> None:
+        while True:
+            hour = self.engine.history.keep(time.time(), self.settings.report_interval_s)
+            # A node at a time: reports and questions that come meanwhile do not wait for all of them.
+            while await self.work(lambda hour=hour: next(hour, _OVER)) is not _OVER:  # type: ignore[misc]
+                pass
+            self._note("_keep_history", "")
+            await asyncio.sleep(HOUR_S - time.time() % HOUR_S + random.uniform(*AFTER_THE_HOUR_S))
+
     # --- decide ------------------------------------------------------------------------------------------------
 
     def _view(self) -> View:
-        now = time.monotonic()
-        state = self.network_state
-        return View(state.live(now), state.lost(now), state.crash_loops(now))
+        return self.network_state.view(time.monotonic())
 
     async def _decide(self) -> None:
         while True:
@@ -337,6 +351,7 @@ class Controller:
         self.settings = settings
         self.network_state.interval_s = settings.report_interval_s
         self.engine.lifetime_s, self.engine.zone = settings.decision_lifetime_s, settings.zone
+        self.engine.rules = settings.rules
         await self._reload_state()
         if moved and self.endpoint is not None:
             self.endpoint.close()

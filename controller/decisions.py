@@ -13,16 +13,10 @@ from gateway.protocol.names import Name
 if TYPE_CHECKING:
     from controller.placement import Placement
 
-# Mbit/s from one node to another over the best path, 0 when there is none.
-PathBandwidth = Callable[[str, str], float]
 # The path that packets take from one node to another: every node behind the first with the airtime of the link to it,
 # in seconds a megabit; empty when there is none.
 Way = Callable[[str, str], Sequence[tuple[str, float]]]
 
-# A placement moves only if its members gain this share of bandwidth; below that, measurements wander by themselves.
-MOVE_GAIN = 0.15
-# Bandwidth alone moves nothing that was moved so short a time ago: fetching the image changes what is measured.
-HOLD_S = 60.0
 # A link counts as changed when its bandwidth differs by this share of the greater value.
 LINK_CHANGE = 0.25
 
@@ -61,71 +55,6 @@ def section_of(
         members=placement.section_members(),
         parents=parents,
     )
-
-
-def kept_section(
-    previous: Section,
-    wanted: Wanted,
-    origin: str,
-    reports: Mapping[str, NodeReport],
-    bandwidth: PathBandwidth,
-    way: Way,
-) -> Section:
-    """The same heads for the network as it is now: every other node goes to the head with the best path to it."""
-    nodes = [head.node for head in previous.heads]
-    members = attach(nodes, reports, bandwidth)
-    heads = []
-    for head in previous.heads:
-        paths = [bandwidth(head.node, member) for member, chosen in members.items() if chosen == head.node]
-        heads.append(replace(head, bandwidth_mbps=round(sum(paths) / len(paths), 3) if paths else 0.0))
-    standbys = tuple(node for node in previous.standbys if node in reports)
-    placed, parents = _with_delivery(heads, standbys, origin, reports, way)
-    return replace(
-        previous,
-        specification=wanted.specification,
-        specification_digest=wanted.digest,
-        origin=origin,
-        heads=placed,
-        standbys=standbys,
-        members=members,
-        parents=parents,
-    )
-
-
-def attach(heads: Sequence[str], nodes: Iterable[str], bandwidth: PathBandwidth) -> dict[str, str]:
-    """Each node that is no head with its best head; nodes that no head reaches are left out."""
-    members = {}
-    for node in sorted(set(nodes) - set(heads)):
-        best = max(heads, key=lambda head: bandwidth(head, node), default=None)
-        if best is not None and bandwidth(best, node) > 0:
-            members[node] = best
-    return members
-
-
-def mean_bandwidth(heads: Sequence[str], nodes: Iterable[str], bandwidth: PathBandwidth) -> float:
-    """Mbit/s from the best head to each node that is no head, on average; an unreached node counts 0."""
-    others = sorted(set(nodes) - set(heads))
-    reached = [max((bandwidth(head, node) for head in heads), default=0.0) for node in others]
-    return sum(reached) / len(reached) if reached else 0.0
-
-
-def should_move(
-    previous: Section, placement: Placement, reports: Mapping[str, NodeReport], f: PathBandwidth, age_s: float
-) -> bool:
-    """Whether new heads are worth the move: an old one is gone or refused, or members gain enough.
-
-    `age_s` is how long the old ones have been heads.
-    """
-    old = [head.node for head in previous.heads]
-    new = [head.node for head in placement.heads]
-    if any(node not in reports or node in placement.refused for node in old) or len(old) != len(new):
-        return True
-    if placement.algorithm != previous.algorithm:
-        return True
-    is_measured = all(head.bandwidth_mbps > 0 for head in previous.heads)
-    if placement.algorithm == "random" or (is_measured and age_s < HOLD_S):
-        return False
-    return mean_bandwidth(new, reports, f) > (1 + MOVE_GAIN) * mean_bandwidth(old, reports, f)
 
 
 def _with_delivery(
@@ -206,6 +135,11 @@ def _host(text: str) -> str:
         return "" if parts.scheme == "unix" or parts.hostname in ("0.0.0.0", "::") else parts.hostname or ""
     except ValueError:
         return ""
+
+
+def same_heads(one: Section, other: Section) -> bool:
+    """Whether the same nodes run the service."""
+    return {head.node for head in one.heads} == {head.node for head in other.heads}
 
 
 def same_decision(one: Section, other: Section) -> bool:

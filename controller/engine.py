@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import math
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from controller import decisions
 from controller.authority import Authority
-from controller.decisions import PathBandwidth, Wanted, Way
+from controller.decisions import Wanted
 from controller.errors import ControllerError
-from controller.repository.platform import misfit
+from controller.history import History
+from controller.monitoring.network import View
+from controller.obstacles import Trouble, troubles
+from controller.planner import Decided, Neighbour, Outcome, Planner
+from controller.replan import Rules
 from controller.store import Decision, Store
 from gateway.protocol import codec, keys
 from gateway.protocol.errors import MessageError, ProtocolError
-from gateway.protocol.messages import BlobRef, Head, NodeReport, Section, ServiceSpec
+from gateway.protocol.messages import BlobRef, Head, Section, ServiceSpec
 
 if TYPE_CHECKING:
-    from controller.placement import Placement, Topology
+    from controller.scene import Scene
+
+__all__ = ["Engine", "View"]
 
 log = logging.getLogger(__name__)
-Links = dict[tuple[str, str], float]
-# Node, service, generation and state: what a node says of a service that it cannot run.
-Trouble = tuple[str, str, int, str]
+Place = tuple[str, str]  # a service and its zone
+# Links of a large network change all the time: looking at what that changes takes at most this share of the time.
+LOOKING_SHARE = 0.05
 
 
 class Blobs(Protocol):
@@ -38,46 +42,32 @@ class Blobs(Protocol):
     def remove(self, sha256: bytes) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class View:
-    """The network as it is known: the reports of live nodes, and the lost ones with the seconds of their silence.
-
-    `crash_loops` are the (node, service) pairs that restart again and again.
-    """
-
-    reports: Mapping[str, NodeReport]
-    lost: Mapping[str, float] = field(default_factory=dict)
-    crash_loops: frozenset[tuple[str, str]] = frozenset()
-
-    @property
-    def is_cut_off(self) -> bool:
-        """Whether most nodes are silent at once: then it is more likely we who are away than they."""
-        return len(self.lost) > len(self.reports)
-
-
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    """One service: its section (None: nothing can be decided yet), and what does not travel."""
-
-    section: Section | None
-    notes: dict[str, Any]
-
-
 class Engine:
     """Decides and signs; keeps the links and nodes of its last decision to tell whether a new look is worth it."""
 
     def __init__(
-        self, authority: Authority, store: Store, blobs: Blobs, origin: str, zone: str, lifetime_s: float
+        self,
+        authority: Authority,
+        store: Store,
+        blobs: Blobs,
+        origin: str,
+        zone: str,
+        lifetime_s: float,
+        rules: Rules | None = None,
     ) -> None:
         self._authority, self._store, self._blobs = authority, store, blobs
         self.origin, self.zone, self.lifetime_s = origin, zone, lifetime_s
-        self._links: Links = {}
+        self.rules = rules or Rules()
+        self.history = History(store)
+        self._links: dict[tuple[str, str], float] = {}
         self._nodes: frozenset[str] = frozenset()
         self._troubles: frozenset[Trouble] = frozenset()
         # What was said last of each thing that is wrong, so that a lasting problem is said once.
         self._said: dict[str, str] = {}
-        # When placements that rest are to be looked at again.
+        # When a placement that may be better is to be looked at again.
         self._recheck = math.inf
+        # When placements were computed, and for how long after that changed links are no reason to look.
+        self._looked, self._rest_s = 0.0, 0.0
 
     def current(self) -> Head | None:
         """The newest head; None before the first."""
@@ -96,31 +86,39 @@ class Engine:
             return f"lost {', '.join(gone)}"
         if new := sorted(nodes - self._nodes):
             return f"new {', '.join(new)}"
-        if new_troubles := _troubles(view) - self._troubles:
+        if new_troubles := troubles(view) - self._troubles:
             node, service, _, state = min(new_troubles)
             return f"{node} {'refuses' if state == 'refused' else 'is in a crash-loop with'} {service}"
         if moment >= self._recheck:
-            return "bandwidth changed a while ago, and still is"
-        if changed := decisions.changed_links(self._links, _links(_topology(view))):
+            return "a better placement is looked at again"
+        if 0 <= moment - self._looked < self._rest_s:
+            return ""
+        if changed := decisions.changed_links(self._links, self._scene(view, moment).links()):
             return f"{len(changed)} links changed, {changed[0][0]} -> {changed[0][1]} among them"
         return ""
 
     def decide(self, view: View, why: str, now: float | None = None) -> Head | None:
         """Places every active service and signs a new head if that changed anything; None when all stays as it is.
 
+        Services are placed one after the other: each sees what the others take, and where they are.
         `now` is Unix time. Raises ControllerError when the head cannot be signed or stored; the last one stays then.
         """
-        moment = time.time() if now is None else now
-        previous = {(d.service, d.zone): d for d in self._store.decisions()}
-        self._recheck = math.inf
-        topology = _topology(view)
-        bandwidth = _path_bandwidth(topology)
-        outcomes: dict[tuple[str, str], _Outcome] = {}
-        for wanted in self._wanted():
-            place = (wanted.spec.name, wanted.zone)
-            outcomes[place] = self._decide_service(wanted, previous.get(place), view, topology, bandwidth, moment)
-        self._links, self._nodes, self._troubles = _links(topology), frozenset(view.reports), _troubles(view)
-        return self._publish(outcomes, previous, why, moment)
+        moment, started = time.time() if now is None else now, time.monotonic()
+        previous = {(row.service, row.zone): row for row in self._store.decisions()}
+        before = {place: _read(row) for place, row in previous.items()}
+        scene = self._scene(view, moment)
+        planner = Planner(self.origin, self.rules, view, scene, moment)
+        services = {(wanted.spec.name, wanted.zone): wanted for wanted in self._wanted()}
+        sections: dict[Place, Section | None] = {place: d.section for place, d in before.items() if place in services}
+        outcomes: dict[Place, Outcome] = {}
+        for place, wanted in services.items():
+            others = [_neighbour(services[at], section) for at, section in sections.items() if at != place]
+            outcomes[place] = planner.decide(wanted, before.get(place), others)
+            sections[place] = outcomes[place].section
+        self._links, self._nodes, self._troubles = scene.links(), frozenset(view.reports), troubles(view)
+        self._looked, self._rest_s = moment, (time.monotonic() - started) / LOOKING_SHARE
+        self._recheck = min((outcome.recheck for outcome in outcomes.values()), default=math.inf)
+        return self._publish(outcomes, previous, before, why, moment)
 
     def renew(self, now: float | None = None) -> Head | None:
         """Signs the same decisions anew when half of the head's lifetime is over; None when it is not."""
@@ -131,7 +129,10 @@ class Engine:
         kept = self._store.decisions()
         return self._sign([(codec.decode(Section, d.section), d) for d in kept], "renewed", moment)
 
-    # --- one service -------------------------------------------------------------------------------------------
+    def _scene(self, view: View, moment: float) -> Scene:
+        from controller.scene import Scene
+
+        return Scene(view, self.history.low_rates(moment), self.history.availability(moment))
 
     def _wanted(self) -> list[Wanted]:
         found = []
@@ -149,43 +150,15 @@ class Engine:
             found.append(Wanted(spec, packet.name, packet.digest, spec.constraints.zone or self.zone))
         return found
 
-    def _decide_service(
-        self,
-        wanted: Wanted,
-        before: Decision | None,
-        view: View,
-        topology: Topology,
-        bandwidth: PathBandwidth,
-        moment: float,
-    ) -> _Outcome:
-        previous, notes = _read(before)
-        told = notes if _same_version(previous, wanted) else {}
-        known = {"refusals": _refusals(wanted, told, view.reports), "crashes": _crashes(wanted, told, view)}
-        if previous is not None and previous.heads and (reason := _must_keep(previous, wanted, view)):
-            kept = replace(previous, specification=wanted.specification, specification_digest=wanted.digest)
-            return _Outcome(kept, notes | {"kept": reason} | known)
-        try:
-            placement, problem = _place_around(topology, wanted, view, known["refusals"], known["crashes"])
-        except ValueError as error:
-            section = previous if previous is not None and _same_version(previous, wanted) else None
-            return _Outcome(section, {"problem": str(error)} | known)
-        notes = _notes(placement, wanted, view, problem) | known
-        section = None
-        if previous is not None and before is not None and previous.heads:
-            age_s = moment - before.decided
-            if not decisions.should_move(previous, placement, view.reports, bandwidth, age_s):
-                section = decisions.kept_section(previous, wanted, self.origin, view.reports, bandwidth, _way(topology))
-                if decisions.should_move(previous, placement, view.reports, bandwidth, decisions.HOLD_S):
-                    self._recheck = min(self._recheck, before.decided + decisions.HOLD_S)
-        if section is None:
-            snapshot = _snapshot(topology, moment)
-            section = decisions.section_of(wanted, placement, self.origin, view.reports, _way(topology), snapshot)
-        return _Outcome(section, notes | _figures(section, placement))
-
     # --- the head ----------------------------------------------------------------------------------------------
 
     def _publish(
-        self, outcomes: dict[tuple[str, str], _Outcome], previous: dict[tuple[str, str], Decision], why: str, now: float
+        self,
+        outcomes: dict[Place, Outcome],
+        previous: dict[Place, Decision],
+        before: dict[Place, Decided],
+        why: str,
+        now: float,
     ) -> Head | None:
         rows = []
         changed = previous.keys() != {place for place, outcome in outcomes.items() if outcome.section is not None}
@@ -193,15 +166,13 @@ class Engine:
             self._say_where(place, outcome)
             if outcome.section is None:
                 continue
-            section = outcome.section
-            before = previous.get(place)
-            known, _ = _read(before)
-            if before is not None and known is not None and decisions.same_decision(known, section):
-                rows.append((known, replace(before, notes=json.dumps(outcome.notes))))
+            section, notes, known = outcome.section, json.dumps(outcome.notes), before.get(place)
+            if known is not None and decisions.same_decision(known.section, section):
+                rows.append((known.section, replace(previous[place], notes=notes)))
                 continue
             changed = True
-            decided = before.decided if before is not None and _same_heads(known, section) else now
-            rows.append((section, Decision(*place, codec.encode(section), json.dumps(outcome.notes), decided)))
+            since = known.since if known is not None and decisions.same_heads(known.section, section) else now
+            rows.append((section, Decision(*place, codec.encode(section), notes, since)))
         self._store.set_meta(
             "unplaced", json.dumps({f"{s}": o.notes for (s, _), o in outcomes.items() if not o.section})
         )
@@ -212,7 +183,7 @@ class Engine:
             return None
         return self._sign(rows, why, now)
 
-    def _say_where(self, place: tuple[str, str], outcome: _Outcome) -> None:
+    def _say_where(self, place: Place, outcome: Outcome) -> None:
         problem = outcome.notes.get("problem", "no reason is known")
         text = f"service {place[0]} is placed nowhere: {problem}" if outcome.section is None else ""
         self._say(logging.WARNING, f"place {place}", text)
@@ -249,173 +220,13 @@ def _section_blobs(head: bytes) -> set[bytes]:
     return {ref.blob.sha256 for ref in codec.decode(Head, keys.parse(head).content).sections}
 
 
-def _read(decision: Decision | None) -> tuple[Section | None, dict[str, Any]]:
-    if decision is None:
-        return None, {}
+def _read(row: Decision) -> Decided:
     try:
-        return codec.decode(Section, decision.section), dict(json.loads(decision.notes))
+        notes: dict[str, Any] = dict(json.loads(row.notes))
+        return Decided(codec.decode(Section, row.section), notes, row.decided)
     except (MessageError, ValueError) as error:
-        raise ControllerError(f"the stored decision on {decision.service} cannot be read: {error}") from error
+        raise ControllerError(f"the stored decision on {row.service} cannot be read: {error}") from error
 
 
-def _same_heads(one: Section | None, other: Section) -> bool:
-    return one is not None and {head.node for head in one.heads} == {head.node for head in other.heads}
-
-
-def _same_version(previous: Section | None, wanted: Wanted) -> bool:
-    return previous is not None and previous.specification_digest == wanted.digest
-
-
-def _must_keep(previous: Section, wanted: Wanted, view: View) -> str:
-    """Why the heads must stay although the network changed; empty when they need not."""
-    if view.is_cut_off:
-        heard, known = len(view.reports), len(view.reports) + len(view.lost)
-        return f"only {heard} of {known} nodes are heard: the controller may be cut off itself"
-    silent = [head.node for head in previous.heads if head.node not in view.reports]
-    if wanted.spec.volumes and silent:
-        return f"{', '.join(silent)} is silent and may still write to the volumes of the service"
-    return ""
-
-
-def _refusals(wanted: Wanted, notes: Mapping[str, Any], reports: Mapping[str, NodeReport]) -> dict[str, str]:
-    """Nodes that refused this version, now or before: a refusal is not forgotten because the service moved away."""
-    known = {str(node): str(reason) for node, reason in dict(notes.get("refusals", {})).items()}
-    for node, report in reports.items():
-        for status in report.services:
-            if status.name == wanted.spec.name and status.generation in (0, wanted.spec.version):
-                if status.state == "refused":
-                    known[node] = f"refuses it: {status.reason or 'no reason given'}"
-                elif status.state == "running":
-                    known.pop(node, None)
-    return known
-
-
-def _crashes(wanted: Wanted, notes: Mapping[str, Any], view: View) -> dict[str, str]:
-    """Nodes on which this version crashes again and again, now or before: it is not tried there a second time."""
-    known = {str(node): str(reason) for node, reason in dict(notes.get("crashes", {})).items()}
-    for node, service in sorted(view.crash_loops):
-        for status in view.reports[node].services if service == wanted.spec.name and node in view.reports else ():
-            if (status.name, status.state) == (service, "crash-loop") and status.generation in (0, wanted.spec.version):
-                # The executor's reason goes on with the time of its next try, which is of no interest here.
-                why = status.reason.partition("; next try")[0] or "no reason given"
-                known.setdefault(node, f"crash-loop: version {wanted.spec.version} ended again and again there ({why})")
-    return known
-
-
-def _misfits(platform: str, reports: Mapping[str, NodeReport]) -> dict[str, str]:
-    """The nodes whose processor cannot run an image for this platform."""
-    found = {node: misfit(platform, report.hardware.architecture) for node, report in reports.items()}
-    return {node: reason for node, reason in found.items() if reason}
-
-
-def _place_around(
-    topology: Topology, wanted: Wanted, view: View, refusals: Mapping[str, str], crashes: Mapping[str, str]
-) -> tuple[Placement, str]:
-    """A placement away from the nodes on which the service crashes, unless it must stay; and what is wrong with it."""
-    impossible = _misfits(wanted.spec.platform, view.reports) | dict(refusals)
-    nodes = ", ".join(sorted(crashes))
-    if wanted.spec.volumes and crashes:
-        return _place(topology, wanted, impossible), f"crash-loop on {nodes}; it stays where its volumes are"
-    placement = _place(topology, wanted, dict(crashes) | impossible)
-    if crashes and not placement.heads:
-        # Then it is the service that is faulty, not the nodes; there it may recover from what it waits for.
-        return _place(topology, wanted, impossible), f"crash-loop on every node that may run it: {nodes}"
-    return placement, ""
-
-
-def _figures(section: Section, placement: Placement) -> dict[str, Any]:
-    """The heads' figures as they are now, which is no reason for a new head, and what speaks for those chosen again."""
-    return {
-        "bandwidth_mbps": {head.node: head.bandwidth_mbps for head in section.heads},
-        "reasons": {head.node: head.reason for head in placement.heads},
-    }
-
-
-def _notes(placement: Placement, wanted: Wanted, view: View, problem: str) -> dict[str, Any]:
-    lost = {node: f"lost: not heard for {seconds:.0f} s" for node, seconds in view.lost.items()}
-    notes: dict[str, Any] = {
-        "refused": placement.refused | lost,
-        "unreached": list(placement.unreached),
-        "mean_bandwidth_mbps": round(placement.mean_bandwidth_mbps, 3),
-        "metric": placement.metric,
-    }
-    if problem:
-        notes["problem"] = problem
-    elif len(placement.heads) < wanted.spec.replicas:
-        notes["problem"] = f"{len(placement.heads)} of {wanted.spec.replicas} replicas: no other node may run it"
-    return notes
-
-
-def _troubles(view: View) -> frozenset[Trouble]:
-    return frozenset(
-        (node, status.name, status.generation, status.state)
-        for node, report in view.reports.items()
-        for status in report.services
-        if status.state == "refused" or (status.state == "crash-loop" and (node, status.name) in view.crash_loops)
-    )
-
-
-# --- placement, which brings numpy ---------------------------------------------------------------------------
-
-
-def _topology(view: View) -> Topology:
-    from controller.placement import from_reports
-
-    return from_reports(list(view.reports.values()))
-
-
-def _snapshot(topology: Topology, moment: float) -> str:
-    stamp = time.strftime("%FT%TZ", time.gmtime(moment))
-    return f"{len(topology)} nodes, {len(topology.rates_mbps)} links, {stamp}"
-
-
-def _links(topology: Topology) -> Links:
-    pairs = zip(topology.edges.tolist(), topology.rates_mbps.tolist(), strict=True)
-    return {(topology.names[i], topology.names[j]): float(rate) for (i, j), rate in pairs}
-
-
-def _path_bandwidth(topology: Topology) -> PathBandwidth:
-    from controller.placement import path_bandwidth
-
-    matrix = path_bandwidth(topology)
-    index = {name: at for at, name in enumerate(topology.names)}
-
-    def bandwidth(source: str, destination: str) -> float:
-        i, j = index.get(source), index.get(destination)
-        return float(matrix[i, j]) if i is not None and j is not None else 0.0
-
-    return bandwidth
-
-
-@functools.lru_cache(maxsize=1)
-def _way(topology: Topology) -> Way:
-    """The paths of a topology, which all services of one decision share."""
-    from controller.placement import least_airtime
-
-    times, before = least_airtime(topology)
-    index = {name: at for at, name in enumerate(topology.names)}
-
-    def way(source: str, destination: str) -> list[tuple[str, float]]:
-        start, at = index.get(source), index.get(destination)
-        found: list[tuple[str, float]] = []
-        while start is not None and at is not None and at != start:
-            previous = int(before[start, at])
-            if previous < 0:
-                return []
-            found.append((topology.names[at], float(times[start, at] - times[start, previous])))
-            at = previous
-        return found[::-1]
-
-    return way
-
-
-def _place(topology: Topology, wanted: Wanted, refusals: Mapping[str, str]) -> Placement:
-    from controller.placement import Request, place
-
-    request = Request.for_service(wanted.spec, refusals)
-    zone = wanted.zone
-    if zone and not request.constraints.zone:
-        request = replace(request, constraints=replace(request.constraints, zone=zone))
-    # Fewer nodes than replicas is a state of the network, not a mistake in the service file.
-    request = replace(request, k=max(1, min(request.k, len(topology))))
-    return place(topology, request, wanted.spec.algorithm, partial=True)
+def _neighbour(wanted: Wanted, section: Section | None) -> Neighbour:
+    return Neighbour(wanted.spec, tuple(head.node for head in section.heads) if section is not None else ())

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from controller.monitoring.network import MISSED_REPORTS
+from controller.monitoring.network import patience_s
 from controller.records import NodeRow
 from controller.repository.publication import Publication
 from controller.store import Store
@@ -56,8 +56,7 @@ def _state(row: NodeRow, report: NodeReport | None, interval_s: float, now: floa
         return "never heard"
     if report is None:
         return "not readable"
-    patience = MISSED_REPORTS * max(interval_s, min(report.interval_s, 10 * interval_s))
-    return "up" if now - row.received <= patience else "lost"
+    return "up" if now - row.received <= patience_s(interval_s, report.interval_s) else "lost"
 
 
 def links(store: Store, now: float) -> list[Row]:
@@ -187,9 +186,17 @@ def _placement(section: Section, notes: Row) -> Row:
         "heads": [_placed_head(codec.to_json(head), notes) for head in section.heads],
         "standbys": list(section.standbys),
         "members": dict(section.members),
+        "metric": notes.get("metric", ""),
         "mean_bandwidth_mbps": notes.get("mean_bandwidth_mbps"),
+        "mean_of_cluster_means_mbps": notes.get("mean_of_cluster_means_mbps"),
+        "bound_mbps": notes.get("bound_mbps"),
+        "gap": notes.get("gap"),
+        "proven": notes.get("proven", False),
+        "method": notes.get("method", ""),
         "refused": notes.get("refused", {}),
         "unreached": notes.get("unreached", []),
+        "violations": notes.get("violations", {}),
+        "waits": notes.get("waits", ""),
         "kept": notes.get("kept", ""),
         "problem": notes.get("problem", ""),
     }
@@ -199,7 +206,10 @@ def _placed_head(head: Row, notes: Row) -> Row:
     """A head with its figures of the last look, which are newer than those that travelled."""
     bandwidth, reasons = notes.get("bandwidth_mbps", {}), notes.get("reasons", {})
     node = head["node"]
+    runner_up, mbps = notes.get("runners_up", {}).get(node, ("", None))
     return head | {
+        "runner_up": runner_up,
+        "runner_up_mbps": mbps,
         "bandwidth_mbps": bandwidth.get(node, head["bandwidth_mbps"]),
         "reason": reasons.get(node, head["reason"]),
     }

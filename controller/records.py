@@ -47,6 +47,37 @@ class ReportRow(Base):
     content: Mapped[bytes]
 
 
+class LinkHourRow(Base):
+    """What one direction of a link could carry in one hour (Unix time / 3600): three quantiles of Mbit/s."""
+
+    __tablename__ = "link_hour"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+    hour: Mapped[int] = mapped_column(primary_key=True)
+    source: Mapped[str] = mapped_column(String, primary_key=True)
+    destination: Mapped[str] = mapped_column(String, primary_key=True)
+    samples: Mapped[int]
+    low: Mapped[float]
+    median: Mapped[float]
+    high: Mapped[float]
+
+
+class NodeHourRow(Base):
+    """How much of an hour a node was heard (0 to 1), and quantiles of what it had to spare, if it said so."""
+
+    __tablename__ = "node_hour"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+    hour: Mapped[int] = mapped_column(primary_key=True)
+    node: Mapped[str] = mapped_column(String, primary_key=True)
+    presence: Mapped[float]
+    reports: Mapped[int]
+    free_cpu_low: Mapped[float | None]
+    free_cpu_median: Mapped[float | None]
+    free_cpu_high: Mapped[float | None]
+    free_memory_low: Mapped[float | None]
+    free_memory_median: Mapped[float | None]
+    free_memory_high: Mapped[float | None]
+
+
 class TokenRow(Base):
     """A token that was given out. Its secret is the key of an HMAC, so it cannot be stored hashed."""
 

@@ -7,6 +7,7 @@ import socket
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from controller.replan import Rules
 from gateway import options as readers
 from gateway import uci
 from gateway.sections import File, Problem, Problems, option, read_document, read_section
@@ -36,6 +37,15 @@ class Settings:
     decision_lifetime_s: float = option(readers.seconds, 7 * 86400.0, "decision_lifetime")
     repository_dir: Path = option(readers.directory, Path(), "repository")  # default: in state_dir
     zone: str = option(readers.identifier, "")  # empty: the whole network
+    move_gain_percent: float = option(readers.number(0, 1000), 15.0, "move_gain")
+    move_looks: int = option(readers.integer(1, 1000), 4)
+    move_interval_s: float = option(readers.seconds, 3600.0, "move_interval")
+    payback_s: float = option(readers.seconds, 600.0, "payback")
+
+    @property
+    def rules(self) -> Rules:
+        """When heads move for bandwidth."""
+        return Rules(self.move_gain_percent / 100, self.move_looks, self.move_interval_s, self.payback_s)
 
 
 def load(path: Path) -> tuple[Settings | None, list[Problem]]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, Select, create_engine, delete, event, func, make_url, select, text, update
+from sqlalchemy import Engine, Select, create_engine, delete, event, func, make_url, or_, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -25,7 +25,9 @@ from controller.records import (
     BootRow,
     DecisionRow,
     HeadRow,
+    LinkHourRow,
     MetaRow,
+    NodeHourRow,
     NodeRow,
     PublicationRow,
     ReportRow,
@@ -98,7 +100,7 @@ class Store:
         self._engine.dispose()
 
     @contextmanager
-    def _session(self) -> Iterator[Session]:
+    def session(self) -> Iterator[Session]:
         try:
             with Session(self._engine, expire_on_commit=False) as session, session.begin():
                 yield session
@@ -106,18 +108,18 @@ class Store:
             raise StoreError(self._explain(error)) from error
 
     def _all(self, query: Any) -> list[Any]:
-        with self._session() as session:
+        with self.session() as session:
             return list(session.scalars(query))
 
     # --- single values -----------------------------------------------------------------------------------------
 
     def meta(self, key: str, default: str = "") -> str:
-        with self._session() as session:
+        with self.session() as session:
             row = session.get(MetaRow, key)
             return default if row is None else row.value
 
     def set_meta(self, key: str, value: str) -> None:
-        with self._session() as session:
+        with self.session() as session:
             session.merge(MetaRow(key=key, value=value))
 
     # --- nodes and reports -------------------------------------------------------------------------------------
@@ -126,23 +128,25 @@ class Store:
         return self._all(select(NodeRow).order_by(NodeRow.name))
 
     def node(self, name: str) -> NodeRow | None:
-        with self._session() as session:
+        with self.session() as session:
             return session.get(NodeRow, name)
 
     def add_node(self, name: str, certificate: bytes, now: float) -> None:
         """Enrols a node, or gives an enrolled one its new certificate; its history stays."""
-        with self._session() as session:
+        with self.session() as session:
             _enrol(session, name, certificate, now)
 
     def revoke_node(self, name: str, key_hash: bytes) -> bool:
         """Forgets a node and its history, and keeps the hash of its key for the heads; False when it was not known."""
-        with self._session() as session:
+        with self.session() as session:
             row = session.get(NodeRow, name)
             if row is None:
                 return False
             session.delete(row)
             session.execute(delete(ReportRow).where(ReportRow.node == name))
             session.execute(delete(BootRow).where(BootRow.node == name))
+            session.execute(delete(NodeHourRow).where(NodeHourRow.node == name))
+            session.execute(delete(LinkHourRow).where(or_(LinkHourRow.source == name, LinkHourRow.destination == name)))
             session.execute(delete(TokenRow).where(TokenRow.node == name))
             session.merge(RevocationRow(key_hash=key_hash, node=name))
             return True
@@ -157,7 +161,7 @@ class Store:
 
     def save_report(self, node: str, boot_id: str, sequence: int, content: bytes, now: float) -> None:
         """Makes this the node's newest report and adds it to the history, of which the newest are kept."""
-        with self._session() as session:
+        with self.session() as session:
             row = session.get(NodeRow, node)
             if row is None:
                 return
@@ -171,8 +175,14 @@ class Store:
 
     def set_problem(self, node: str, problem: str) -> None:
         """Records why the last report of a node was missing or refused."""
-        with self._session() as session:
+        with self.session() as session:
             session.execute(update(NodeRow).where(NodeRow.name == node).values(problem=problem))
+
+    def reports_since(self, node: str, since: float) -> list[tuple[float, bytes]]:
+        """When each of a node's kept reports was received, and its content, oldest first."""
+        own = select(ReportRow.received, ReportRow.content).where(ReportRow.node == node, ReportRow.received >= since)
+        with self.session() as session:
+            return [(received, content) for received, content in session.execute(own.order_by(ReportRow.id))]
 
     def history(self, node: str, limit: int = HISTORY_PER_NODE) -> list[ReportRow]:
         """A node's reports, newest first."""
@@ -182,17 +192,17 @@ class Store:
 
     def add_token(self, token_id: str, node: str, secret: bytes, expires: float) -> None:
         """Stores a token; one that was given out for the same node and not used yet is void from now on."""
-        with self._session() as session:
+        with self.session() as session:
             session.execute(delete(TokenRow).where(TokenRow.node == node, TokenRow.used.is_(None)))
             session.add(TokenRow(id=token_id, node=node, secret=secret, expires=expires))
 
     def token(self, token_id: str) -> TokenRow | None:
-        with self._session() as session:
+        with self.session() as session:
             return session.get(TokenRow, token_id)
 
     def use_token(self, token_id: str, public_key: bytes, certificate: bytes, now: float) -> bool:
         """Spends a token on a node's certificate, both or neither; False when it was spent before."""
-        with self._session() as session:
+        with self.session() as session:
             unspent = update(TokenRow).where(TokenRow.id == token_id, TokenRow.used.is_(None))
             if session.execute(unspent.values(used=now, public_key=public_key)).rowcount != 1:  # type: ignore[attr-defined]
                 return False
@@ -204,11 +214,11 @@ class Store:
 
     def publish(self, reference: str, content: bytes, now: float | None = None) -> None:
         moment = time.time() if now is None else now
-        with self._session() as session:
+        with self.session() as session:
             session.merge(PublicationRow(reference=reference, content=content, published=moment))
 
     def publication(self, reference: str) -> PublicationRow | None:
-        with self._session() as session:
+        with self.session() as session:
             return session.get(PublicationRow, reference)
 
     def publications(self) -> list[PublicationRow]:
@@ -222,19 +232,19 @@ class Store:
 
     def last_version(self, service: str) -> int:
         """The greatest version that a service ever had, 0 when it is new."""
-        with self._session() as session:
+        with self.session() as session:
             return session.scalar(select(func.max(ServiceRow.version)).where(ServiceRow.name == service)) or 0
 
     def deploy(self, name: str, version: int, provider: str, wire: bytes, now: float) -> None:
         """Makes this version of the service the one that is to run."""
-        with self._session() as session:
+        with self.session() as session:
             session.execute(update(ServiceRow).where(ServiceRow.name == name).values(active=False))
             row = ServiceRow(name=name, version=version, provider=provider, wire=wire, active=True, deployed=now)
             session.merge(row)
 
     def undeploy(self, name: str) -> bool:
         """No version of the service is to run; False when none was."""
-        with self._session() as session:
+        with self.session() as session:
             running = update(ServiceRow).where(ServiceRow.name == name, ServiceRow.active)
             return bool(session.execute(running.values(active=False)).rowcount)  # type: ignore[attr-defined]
 
@@ -247,7 +257,7 @@ class Store:
 
         Returns the heads that are so old that they were dropped.
         """
-        with self._session() as session:
+        with self.session() as session:
             session.merge(HeadRow(epoch=order[0], version=order[1], wire=wire, issued=issued, why=why))
             session.execute(delete(DecisionRow))
             session.add_all(_decision_rows(decisions))
@@ -259,7 +269,7 @@ class Store:
 
     def update_notes(self, decisions: Sequence[Decision]) -> None:
         """Replaces the notes beside decisions that stay as they are."""
-        with self._session() as session:
+        with self.session() as session:
             for decision in decisions:
                 own = update(DecisionRow).where(DecisionRow.service == decision.service)
                 session.execute(own.where(DecisionRow.zone == decision.zone).values(notes=decision.notes))

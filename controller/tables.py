@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -111,12 +112,27 @@ def _print_service_placement(console: Console, service: Row) -> None:
             )
         )
     _show(console, table, service["heads"], "  no node may run it")
-    notes = [f"stand-by: {', '.join(service['standbys'])}"] if service["standbys"] else []
+    notes = [_quality(service)] if service["heads"] and service["mean_bandwidth_mbps"] is not None else []
+    notes += [f"stand-by: {', '.join(service['standbys'])}"] if service["standbys"] else []
     notes += [f"refused {node}: {reason}" for node, reason in sorted(service["refused"].items())]
     notes += [f"reached by no head: {', '.join(service['unreached'])}"] if service["unreached"] else []
-    notes += [text for text in (service["kept"], service["problem"]) if text]
+    notes += [f"target missed: {node}: {reason}" for node, reason in sorted(service["violations"].items())]
+    notes += [text for text in (service["waits"], service["kept"], service["problem"]) if text]
     for note in notes:
         console.print(f"  {note}", markup=False, highlight=False)
+
+
+def _quality(service: Row) -> str:
+    """The mean over members, and how far from the best it may be."""
+    mean = f"mean bandwidth to a member {service['mean_bandwidth_mbps']:.2f} Mbit/s ({service['metric']})"
+    if service["proven"]:
+        return f"{mean}, proven optimal"
+    # Rounded up: what it says is to be true.
+    return (
+        f"{mean}, gap unknown"
+        if service["gap"] is None
+        else f"{mean}, gap ≤ {math.ceil(1000 * service['gap']) / 10:.1f} %"
+    )
 
 
 def print_images(console: Console, rows: list[Row]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from gateway.protocol.messages import NodeReport
@@ -14,6 +15,23 @@ RETRY_S = 1.0
 GREETING_S = 60.0
 # A service that restarts again and again is given up on a node after so many reports in a row that say so.
 CRASH_REPORTS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The network as it is known: the reports of live nodes, and the lost ones with the seconds of their silence.
+
+    `crash_loops` are the (node, service) pairs that restart again and again.
+    """
+
+    reports: Mapping[str, NodeReport]
+    lost: Mapping[str, float] = field(default_factory=dict)
+    crash_loops: frozenset[tuple[str, str]] = frozenset()
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether most nodes are silent at once: then it is more likely we who are away than they."""
+        return len(self.lost) > len(self.reports)
 
 
 @dataclass(slots=True)
@@ -73,6 +91,10 @@ class NetworkState:
         node.due = now + min(self.interval_s, RETRY_S * 2.0**doublings)
         node.failures += not greeting
 
+    def view(self, now: float) -> View:
+        """All of it at one moment."""
+        return View(self.live(now), self.lost(now), self.crash_loops(now))
+
     def live(self, now: float) -> dict[str, NodeReport]:
         """The newest report of each node that is not lost."""
         return {
@@ -104,5 +126,9 @@ class NetworkState:
         return min((end for end in ends if end >= now), default=None)
 
     def _patience(self, node: _Node) -> float:
-        own = node.report.interval_s if node.report is not None else 0.0
-        return MISSED_REPORTS * max(self.interval_s, min(own, 10 * self.interval_s))
+        return patience_s(self.interval_s, node.report.interval_s if node.report is not None else 0.0)
+
+
+def patience_s(interval_s: float, own_s: float) -> float:
+    """How long a node may be silent: `interval_s` is how often it is asked, `own_s` how often it makes a report."""
+    return MISSED_REPORTS * max(interval_s, min(own_s, 10 * interval_s))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from controller.placement.topology import Floats, Indices, Topology
+from controller.placement.problem import Paths
+from controller.placement.topology import Floats, Indices
 
 MAXIMUM_ROUNDS = 100  # Lloyd's algorithm settles in a few; the bound is for ties that go back and forth
 EARTH_METRES_PER_DEGREE = 111_195.0
@@ -28,7 +29,7 @@ def k_means(points: Floats, k: int, random: np.random.Generator) -> tuple[Indice
     centroids = distinct[np.sort(random.choice(len(distinct), size=k, replace=False))]
     cluster = np.zeros(len(points), dtype=np.int64)
     for _ in range(MAXIMUM_ROUNDS):
-        away = np.linalg.norm(points[:, None, :] - centroids[None, :, :], axis=2)
+        away = (points[:, None, 0] - centroids[:, 0]) ** 2 + (points[:, None, 1] - centroids[:, 1]) ** 2
         cluster = away.argmin(axis=1)
         for empty in np.setdiff1d(np.arange(k), cluster):
             # Take the farthest point of a cluster that keeps another one.
@@ -41,23 +42,20 @@ def k_means(points: Floats, k: int, random: np.random.Generator) -> tuple[Indice
     return cluster, centroids
 
 
-def cluster_nodes(
-    topology: Topology, k: int, bandwidth: Floats, random: np.random.Generator
-) -> tuple[Indices, Floats, Floats]:
+def cluster_nodes(paths: Paths, k: int, random: np.random.Generator) -> tuple[Indices, Floats, Floats]:
     """Every node's cluster (-1: none), the centroids, and all points in metres.
 
     A node without coordinates joins the cluster of its best-connected neighbour: of the nodes that have one, the node
     with the best path to it, either way. One that reaches no such node stays without.
     """
-    points = metres(topology.coordinates)
-    located = np.flatnonzero(~np.isnan(points[:, 0]))
-    cluster = np.full(len(topology), -1, dtype=np.int64)
+    points = metres(paths.topology.coordinates)
+    lost, located = np.flatnonzero(np.isnan(points[:, 0])), np.flatnonzero(~np.isnan(points[:, 0]))
+    cluster = np.full(len(paths), -1, dtype=np.int64)
     if not len(located):
         return cluster, np.zeros((0, 2)), points
     cluster[located], centroids = k_means(points[located], k, random)
-    reach = np.maximum(bandwidth, bandwidth.T)
-    for lost in np.flatnonzero(np.isnan(points[:, 0])):
-        best = located[reach[lost, located].argmax()]
-        if reach[lost, best] > 0:
-            cluster[lost] = cluster[best]
+    if len(lost):
+        reach = np.maximum(paths.rows(lost), paths.columns(lost))[:, located]
+        best = reach.argmax(axis=1)
+        cluster[lost] = np.where(reach[np.arange(len(lost)), best] > 0, cluster[located[best]], -1)
     return cluster, centroids, points

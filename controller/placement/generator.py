@@ -2,6 +2,10 @@
 
 The figures are those that the BASP paper measured in QMP Sants-UPC: throughput exponential with a mean of 21.8 Mbit/s,
 56 % of the links one-way, 30 % of the two-way links deviating by more than 30 %, a few hubs with about 20 neighbours.
+
+Up to NEAR_ALL nodes any two may have a link, and the reach of a radio grows with the network. Beyond, a radio reaches
+as far as in a network of the paper's size: what is generated is like many such networks grown together, with paths as
+much longer.
 """
 
 from __future__ import annotations
@@ -9,6 +13,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from controller.placement.topology import Floats, NodeAttributes, Topology, TopologyError, assemble
 
@@ -19,6 +24,10 @@ FASTER_MEAN_MBPS = MEAN_MBPS / (1.0 - (DEVIATING * 0.5 + (1.0 - DEVIATING) * 0.1
 CENTRE = (41.3800, 2.1200)
 EXTENT_DEGREES = 0.0007  # times the square root of the number of nodes, so that density stays the same
 REACH = 0.35  # of the extent: radio links are mostly to near nodes, and to high ones beyond
+NEAR_ALL = 2000
+PAPER_NODES = 54
+MEMORY_BYTES = 256 << 20
+NEIGHBOURS = 64  # the nearest nodes that a larger network's radios may reach; a farther one has a chance below 1 %
 
 Pair = tuple[int, int]
 
@@ -36,7 +45,7 @@ def qmp_like(n: int, seed: int, one_way: float = 0.56, links_per_node: float = 2
         )
     random = np.random.default_rng(seed)
     places = np.array(CENTRE) + random.normal(0.0, EXTENT_DEGREES * np.sqrt(n), (n, 2))
-    tree, extra = _links(places, links_per_node, random)
+    tree, extra = (_links if n <= NEAR_ALL else _near_links)(places, links_per_node, random)
     rates: dict[Pair, float] = {}
     turned = one_way_links(len(tree), len(extra), one_way)
     for at, (a, b) in enumerate(tree + extra):
@@ -49,8 +58,27 @@ def qmp_like(n: int, seed: int, one_way: float = 0.56, links_per_node: float = 2
         [f"gw-{at:0{width}}" for at in range(n)],
         [(round(float(latitude), 6), round(float(longitude), 6)) for latitude, longitude in places],
         rates,
-        [NodeAttributes(cpus=1, memory_bytes=128 << 20)] * n,
+        _hardware(n, seed),
     )
+
+
+def _hardware(n: int, seed: int) -> list[NodeAttributes]:
+    """Routers as a community has them: most with plenty free and nearly always heard, some busy, some often away.
+
+    Drawn apart from places and rates, which do not depend on it.
+    """
+    random = np.random.default_rng((seed, n))
+    free_cpu, free_share, presence = random.beta(4.0, 1.5, n), random.uniform(0.3, 0.9, n), random.beta(20.0, 0.8, n)
+    return [
+        NodeAttributes(
+            cpus=1,
+            memory_bytes=MEMORY_BYTES,
+            free_cpu_percent=round(100 * float(cpu), 1),
+            free_memory_bytes=int(MEMORY_BYTES * share),
+            availability=round(float(heard), 3),
+        )
+        for cpu, share, heard in zip(free_cpu, free_share, presence, strict=True)
+    ]
 
 
 def one_way_links(tree: int, extra: int, share: float) -> int:
@@ -63,7 +91,7 @@ def _links(places: Floats, links_per_node: float, random: np.random.Generator) -
     n = len(places)
     away = np.linalg.norm(places[:, None, :] - places[None, :, :], axis=2)
     near = np.exp(-away / (REACH * EXTENT_DEGREES * np.sqrt(max(n, 2))))
-    height = np.minimum(random.pareto(1.5, n), 3.0) + 0.3
+    height = _heights(n, random)
     degree = np.zeros(n)
     tree: list[Pair] = []
     for node in range(1, n):
@@ -79,6 +107,51 @@ def _links(places: Floats, links_per_node: float, random: np.random.Generator) -
         return tree, []
     chosen = random.choice(len(weight), size=wanted, replace=False, p=weight / weight.sum())
     return tree, [(int(rows[at]), int(columns[at])) for at in chosen]
+
+
+def _near_links(places: Floats, links_per_node: float, random: np.random.Generator) -> tuple[list[Pair], list[Pair]]:
+    """The same among the nearest nodes only, in memory that grows with n."""
+    n = len(places)
+    height = _heights(n, random)
+    tree = _near_tree(places, height, random)
+    away, others = cKDTree(places).query(places, NEIGHBOURS + 1)
+    nodes = np.repeat(np.arange(n), NEIGHBOURS)
+    ends = np.sort(np.stack([nodes, others[:, 1:].ravel()], axis=1), axis=1)
+    flat, first = np.unique(ends[:, 0] * n + ends[:, 1], return_index=True)
+    is_free = ~np.isin(flat, [a * n + b for a, b in tree])
+    ends, away = ends[first[is_free]], away[:, 1:].ravel()[first[is_free]]
+    weight = _nearness(away) * np.minimum(height[ends].prod(axis=1), 6.0)
+    wanted = min(max(0, round(links_per_node * n) - len(tree)), len(weight))
+    # Weighted sampling without replacement: the pairs that a race of exponential clocks sees first.
+    chosen = np.sort(np.argsort(random.exponential(size=len(weight)) / weight)[:wanted])
+    return tree, [(a, b) for a, b in ends[chosen].tolist()]
+
+
+def _near_tree(places: Floats, height: Floats, random: np.random.Generator) -> list[Pair]:
+    """Nodes join by halves: each to one of the nearest that were there when its half began."""
+    degree = np.zeros(len(places))
+    tree: list[Pair] = []
+    begun = 1
+    while begun < len(places):
+        joining = np.arange(begun, min(2 * begun, len(places)))
+        count = min(begun, NEIGHBOURS)
+        away, others = cKDTree(places[:begun]).query(places[joining], np.arange(1, count + 1))
+        weights = (_nearness(away) + 1e-12) * height[others]  # a node far from all others joins one all the same
+        for node, candidates, weight in zip(joining.tolist(), others, weights, strict=True):
+            chances = np.cumsum(weight * (1.0 + degree[candidates]))
+            other = int(candidates[min(count - 1, np.searchsorted(chances, random.random() * chances[-1], "right"))])
+            tree.append((other, node))
+            degree[[other, node]] += 1
+        begun *= 2
+    return tree
+
+
+def _heights(n: int, random: np.random.Generator) -> Floats:
+    return np.minimum(random.pareto(1.5, n), 3.0) + 0.3
+
+
+def _nearness(away: Floats) -> Floats:
+    return np.asarray(np.exp(-away / (REACH * EXTENT_DEGREES * np.sqrt(PAPER_NODES))))
 
 
 def _pair_at(n: int, pair: Pair) -> int:

@@ -106,6 +106,14 @@ class _Constraints(_Model):
     minimum_memory: Size = 0
     minimum_bandwidth_mbps: Annotated[float, Field(ge=0)] = 0.0
     exclude: tuple[str, ...] = ()
+    minimum_availability: Annotated[float, Field(ge=0, le=1)] = 0.0
+    maximum_latency: Duration | None = None
+    apart: tuple[str, ...] = ()
+    maximum_members: Annotated[int, Field(ge=0)] = 0
+    direction: Literal["down", "both"] = "down"
+    minimum_free_cpu_percent: Annotated[float, Field(ge=0, le=100)] = 0.0
+    minimum_free_memory: Size = 0
+    near: dict[str, Annotated[float, Field(gt=0, le=1e6)]] = {}
 
 
 class ServiceFile(_Model):
@@ -124,7 +132,7 @@ class ServiceFile(_Model):
     restart: Literal["always", "on-failure", "never"] = "always"
     volumes: tuple[str, ...] = ()
     replicas: Annotated[int, Field(ge=1, le=1000)] = 1
-    algorithm: str = "basp"
+    algorithm: str = "optimal"
     constraints: _Constraints = _Constraints()
 
     @field_validator("name", "provider")
@@ -142,6 +150,13 @@ class ServiceFile(_Model):
         if value not in algorithms():
             raise ValueError(f"{value!r} is no algorithm; {', '.join(algorithms())} are accepted")
         return value
+
+    @model_validator(mode="after")
+    def _is_apart_from_others(self) -> ServiceFile:
+        wanted = self.constraints
+        if self.name in {*wanted.apart, *wanted.near}:
+            raise ValueError(f"{self.name!r} is this service itself; apart and near take the names of others")
+        return self
 
     @model_validator(mode="after")
     def _ports_fit(self) -> ServiceFile:
@@ -195,6 +210,14 @@ class ServiceFile(_Model):
             minimum_memory_bytes=wanted.minimum_memory,
             minimum_bandwidth_mbps=wanted.minimum_bandwidth_mbps,
             exclude=wanted.exclude,
+            minimum_availability=wanted.minimum_availability,
+            maximum_latency_ms=1000.0 * (wanted.maximum_latency or 0.0),
+            apart=wanted.apart,
+            maximum_members=wanted.maximum_members,
+            direction=wanted.direction,
+            minimum_free_cpu_percent=wanted.minimum_free_cpu_percent,
+            minimum_free_memory_bytes=wanted.minimum_free_memory,
+            near=dict(wanted.near),
         )
 
 

@@ -233,7 +233,13 @@ class HealthCheck:
 
 @dataclass(frozen=True, slots=True)
 class Constraints:
-    """What a node must have to be a head; empty or zero asks for nothing."""
+    """What a node must have to be a head, and what the heads must do for their members; empty or zero asks for nothing.
+
+    `minimum_bandwidth_mbps` and `maximum_latency_ms` (round trip) are targets of the path from a head to a member;
+    `maximum_members` caps a head. `direction` is `down` (bandwidth counts from head to member) or `both` (the slower
+    direction). `apart` are services with which it shares no node, `near` those with which it exchanges traffic: the
+    path from their best head counts for so many members' worth of bandwidth.
+    """
 
     zone: str = key(1, "")
     labels: tuple[str, ...] = key(2, ())
@@ -241,6 +247,14 @@ class Constraints:
     minimum_memory_bytes: int = key(4, 0)
     minimum_bandwidth_mbps: float = key(5, 0.0)
     exclude: tuple[str, ...] = key(6, ())
+    minimum_availability: float = key(7, 0.0)
+    maximum_latency_ms: float = key(8, 0.0)
+    apart: tuple[str, ...] = key(9, ())
+    maximum_members: int = key(10, 0)
+    direction: str = key(11, "down")
+    minimum_free_cpu_percent: float = key(12, 0.0)
+    minimum_free_memory_bytes: int = key(13, 0)
+    near: dict[str, float] = key(14, dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +282,7 @@ class ServiceSpec:
     restart: str = key(14, "always")
     volumes: tuple[str, ...] = key(15, ())
     replicas: int = key(16, 1)
-    algorithm: str = key(17, "basp")
+    algorithm: str = key(17, "optimal")
     constraints: Constraints = key(18, Constraints())
     platform: str = key(19, "")
 

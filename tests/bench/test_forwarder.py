@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import forwarder, measure
-from bench.gateways import ROOT, BenchError
+from bench import forwarder, measure, rows
+from bench.gateways import ROOT
 
 TINY = forwarder.Scale(runs=1, share=0.1, table_entries=1000)
 
@@ -21,7 +21,7 @@ TINY = forwarder.Scale(runs=1, share=0.1, table_entries=1000)
 def test_row_is_measured(name: str) -> None:
     """Everything that was asked for came back, and cost the gateway some time and the load tool less."""
     row = next(row for row in forwarder.ROWS if row.name == name)
-    figure = forwarder.measure_row(row, TINY)
+    figure = rows.measure_row(row, TINY)
     assert figure.error == ""
     assert figure.figure is not None and figure.figure > 0
     run = figure.runs[0]
@@ -41,31 +41,6 @@ def test_table_and_json_say_the_same(tmp_path: Path) -> None:
     assert f"**{figure['figure']:.3g} µs**" in line
     assert ("| reached |" in line) == (figure["figure"] <= figure["target"])
     assert report["machine"]["cores"] == os.cpu_count()
-
-
-def test_failed_row_is_shown_as_failed() -> None:
-    """A row whose gateway does not do its work has no figure and has not reached its target."""
-
-    def fail(scale: forwarder.Scale) -> list[forwarder.Run]:
-        raise BenchError("it ended")
-
-    row = forwarder.Row("x", "work", "µs", 3, "–", "–", fail)
-    figure = forwarder.measure_row(row, TINY)
-    assert (figure.figure, figure.reached, figure.error) == (None, False, "it ended")
-    assert "| failed | – | ≤ 3 | not reached |" in forwarder.render([row], [figure])
-
-
-@pytest.mark.parametrize(
-    ("target", "at_least", "cells"),
-    [(3, False, "≤ 3 | not reached"), (3, True, "≥ 3 | reached"), (None, False, "– | –")],
-)
-def test_outcome_follows_from_the_median(target: float | None, at_least: bool, cells: str) -> None:
-    """The median of the runs is compared with the target, where there is one."""
-    runs: list[forwarder.Run] = [{"figure": 2.0}, {"figure": 4.0}, {"figure": 100.0}]
-    row = forwarder.Row("x", "work", "µs", target, "–", "–", lambda scale: runs, at_least)
-    figure = forwarder.measure_row(row, TINY)
-    assert figure.figure == 4.0
-    assert f"| **4 µs** | 2–100 | {cells} |" in forwarder.render([row], [figure])
 
 
 def test_cpu_of_children_counts() -> None:

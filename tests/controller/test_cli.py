@@ -154,7 +154,12 @@ def test_placement_shows_heads_reasons_and_refusals(tmp_path: Path, shell: Shell
     (service,) = placement["services"]
     assert [head["node"] for head in service["heads"]] == ["a"] and service["members"] == {"b": "a"}
     assert set(service["refused"]) == {"b", "c"}
+    assert (
+        service["proven"] and service["gap"] == 0.0 and service["mean_bandwidth_mbps"] == service["bound_mbps"] == 3.0
+    )
+    assert service["heads"][0]["runner_up"] == "" and service["metric"] == "routed"
     table = shell.run("placement")
+    assert "mean bandwidth to a member 3.00 Mbit/s (routed), proven optimal" in table
     assert service["heads"][0]["reason"].split()[0] in table and "refused c: lost: not heard for 100 s" in table
     assert "first" in shell.run("placement", "--history")
     services = shell.json("services")

@@ -212,6 +212,25 @@ def test_node_that_does_not_answer_at_first_is_asked_again_soon(home: Home, monk
     asyncio.run(main())
 
 
+def test_hours_that_are_over_are_kept(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon that starts makes up for the hour that ended while none ran, and placement counts on what it says."""
+    now = time.time()
+    for node in ("n1", "n2"):
+        home.store.add_node(node, b"", now - 86400)
+    for at in range(8):
+        told = report("n1", {"n2": 5.0}, sequence=at, interval_s=600.0)
+        home.store.save_report("n1", "b1", at, codec.encode(told), now - now % 3600 - 3600 * at - 60)
+
+    async def main() -> None:
+        faces: list[Face] = []
+        async with running(home, monkeypatch, faces, 30.0) as controller:
+            history = controller.engine.history
+            await until(lambda: history.low_rates(now) == {("n2", "n1"): 5.0})
+            assert history.availability(now)["n2"] == 0.0
+
+    asyncio.run(main())
+
+
 def test_damaged_epoch_statement_is_named(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """The daemon goes on with the file's name among its problems."""
     (home.settings.state_dir / "epoch.ndn").write_bytes(b"x")

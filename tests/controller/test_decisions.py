@@ -69,9 +69,9 @@ def copies(origin: str, parents: dict[str, str], way: decisions.Way) -> dict[tup
     return found
 
 
-def placement(heads: dict[str, float], members: dict[str, str], algorithm: str = "basp") -> Placement:
+def placement(heads: dict[str, float], members: dict[str, str]) -> Placement:
     return Placement(
-        algorithm,
+        "basp",
         "airtime",
         len(heads),
         0,
@@ -176,70 +176,6 @@ def test_no_link_of_a_tree_carries_the_image_twice(above: list[int], data: strat
             needed.add((over[node], node))
             node = over[node]
     assert copies("o", parents, way) == dict.fromkeys(needed, 1)
-
-
-def test_members_go_to_their_best_head() -> None:
-    """A node without a path to any head is nobody's member."""
-    assert decisions.attach(["a", "b"], ["a", "b", "x", "y"], bandwidth) == {"x": "b"}
-    assert decisions.mean_bandwidth(["a", "b"], ["a", "b", "x", "y"], bandwidth) == 2.0
-    assert decisions.mean_bandwidth([], [], bandwidth) == 0.0
-
-
-def test_heads_move_only_for_a_reason() -> None:
-    """A small gain moves nothing; a large one, a lost or refused head, another k or algorithm does."""
-    old = Section("web", "", b"", b"", "basp", heads=(PlacedHead("a"),))
-    live = reports("a", "b", "x")
-
-    def move(
-        previous: Section, made: Placement, live: dict[str, decisions.NodeReport], f: decisions.PathBandwidth
-    ) -> bool:
-        return decisions.should_move(previous, made, live, f, 1000.0)
-
-    assert not move(old, placement({"a": 1.0}, {}), live, bandwidth)
-    assert move(old, placement({"b": 1.0}, {}), live, lambda i, j: 9.0 if i == "b" else 1.0)
-    assert not move(old, placement({"b": 1.0}, {}), live, lambda i, j: 1.1 if i == "b" else 1.0)
-    assert move(old, placement({"b": 1.0}, {}), reports("b", "x"), lambda i, j: 1.0)
-    assert move(old, replace(placement({"b": 1.0}, {}), refused={"a": "no"}), live, lambda i, j: 1.0)
-    assert move(old, placement({"a": 1.0, "b": 1.0}, {}), live, lambda i, j: 1.0)
-    assert move(old, placement({"b": 1.0}, {}, "kmeans"), live, lambda i, j: 1.0)
-    shuffled = replace(old, algorithm="random")
-    assert not move(shuffled, placement({"b": 1.0}, {}, "random"), live, lambda i, j: 9.0 if i == "b" else 1.0)
-
-
-def test_measured_placement_rests_for_a_while() -> None:
-    """Bandwidth moves no heads that were just chosen by measurement; a guess and a lost head are put right at once."""
-    measured = Section("web", "", b"", b"", "basp", heads=(PlacedHead("a", "", 5.0),))
-    guessed = Section("web", "", b"", b"", "basp", heads=(PlacedHead("a"),))
-    better = placement({"b": 1.0}, {})
-
-    def moves(old: Section, age_s: float, *live: str) -> bool:
-        return decisions.should_move(old, better, reports(*live), lambda i, j: 9.0 if i == "b" else 1.0, age_s)
-
-    assert not moves(measured, decisions.HOLD_S - 1, "a", "b", "x")
-    assert moves(measured, decisions.HOLD_S, "a", "b", "x")
-    assert moves(guessed, 0.0, "a", "b", "x") and moves(measured, 0.0, "b", "x")
-
-
-def test_kept_heads_serve_the_network_as_it_is_now() -> None:
-    """Heads and reasons stay; members, addresses, parents and figures are computed anew."""
-    old = Section(
-        "web",
-        "",
-        b"",
-        b"",
-        "basp",
-        "snap",
-        "o",
-        (PlacedHead("a", "why", 1.0, "old"), PlacedHead("b", "why2")),
-        ("s", "x"),
-        {},
-    )
-    kept = decisions.kept_section(old, WANTED, "o", reports("o", "a", "b", "x"), bandwidth, way)
-    assert [(h.node, h.reason, h.bandwidth_mbps, h.address, h.parent) for h in kept.heads] == [
-        ("a", "why", 0.0, "10.0.0.1", "o"),
-        ("b", "why2", 4.0, "10.0.0.2", "a"),
-    ]
-    assert kept.members == {"x": "b"} and kept.standbys == ("x",) and kept.snapshot == "snap"
 
 
 def test_figures_alone_are_no_new_decision() -> None:

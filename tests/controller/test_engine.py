@@ -14,6 +14,8 @@ from tests.controller.fakes import NOW, Home, report
 
 BLOB = BlobRef(b"\1" * 32, 1, b"\2" * 32)
 DAY = 86400.0
+# When a decision of NOW has been rested from.
+LATER = NOW + 60.0
 
 
 class Network:
@@ -99,8 +101,19 @@ def test_nothing_new_makes_no_new_head(network: Network) -> None:
     assert network.engine.reason_to_look(network.view()) == ""
     assert network.decide() is None
     network.rates[("a", "b")] = 8.5
-    assert network.engine.reason_to_look(network.view()) == ""
+    assert network.engine.reason_to_look(network.view(), LATER) == ""
     assert network.decide() is None
+
+
+def test_looking_at_changed_links_takes_little_of_the_time(network: Network) -> None:
+    """After a decision they are no reason for twenty times as long as that took; a lost node is one at any time."""
+    network.deploy()
+    network.decide()
+    network.rates[("a", "b")] = 80.0
+    assert network.engine.reason_to_look(network.view(), NOW) == ""
+    assert network.engine.reason_to_look(network.view("c"), NOW) == "lost c"
+    assert "links changed" in network.engine.reason_to_look(network.view(), LATER)
+    assert "links changed" in network.engine.reason_to_look(network.view(), NOW - DAY)  # the clock was set back
 
 
 def test_lost_head_is_replaced_at_once(network: Network) -> None:
@@ -137,17 +150,65 @@ def test_service_with_volumes_stays_with_a_silent_head(network: Network) -> None
 
 
 def test_measured_bandwidth_moves_a_service(network: Network) -> None:
-    """When the link to a head collapses by measurement, the service moves to where its members reach it."""
+    """When the link to a head collapses and stays so, the service moves after so many looks, each asked for in time."""
     network.deploy(replicas=1)
     network.decide()
     before = network.heads()
     for pair in network.rates:
         network.rates[pair] = 0.1 if before & set(pair) else 50.0
-    assert "links changed" in network.engine.reason_to_look(network.view())
-    assert network.decide(after_s=10.0) is None and network.heads() == before
-    assert network.engine.reason_to_look(network.view(), NOW + 59.0) == ""
-    assert "still is" in network.engine.reason_to_look(network.view(), NOW + 60.0)
-    assert network.decide(after_s=100.0) is not None and network.heads() != before
+    assert "links changed" in network.engine.reason_to_look(network.view(), LATER)
+    rules = network.engine.rules
+    for at in range(1, rules.rounds + 1):
+        due_s = at * rules.apart_s
+        assert network.decide(after_s=due_s - 10.0) is None and network.heads() == before
+        assert network.engine.reason_to_look(network.view(), NOW + due_s - 9.0) == ""
+        assert "looked at again" in network.engine.reason_to_look(network.view(), NOW + due_s)
+        moved = network.decide(after_s=due_s)
+    assert moved is not None and network.heads() != before
+    assert network.engine.reason_to_look(network.view(), NOW + 10 * due_s) == ""
+
+
+def test_better_placement_is_remembered_over_a_restart(network: Network) -> None:
+    """A controller that restarts between two looks goes on counting, by the notes beside the decision."""
+    network.deploy(replicas=1)
+    network.decide()
+    before, home, apart_s = network.heads(), network.home, network.engine.rules.apart_s
+    for pair in network.rates:
+        network.rates[pair] = 0.1 if before & set(pair) else 50.0
+    for at in range(1, network.engine.rules.rounds + 1):
+        assert network.heads() == before
+        network.engine = Engine(home.authority, home.store, network.engine._blobs, "origin", "", 7 * DAY)
+        network.decide(after_s=at * apart_s)
+    assert network.heads() != before
+
+
+def test_past_of_a_link_counts(network: Network) -> None:
+    """What a link fell short of in one hour of ten is all that is counted on, and its better moments are no news."""
+    for node in ("a", "b"):
+        network.home.store.add_node(node, b"", 0.0)
+    for at in range(10):
+        content = codec.encode(report("b", {"a": 2.0}, sequence=at))
+        network.home.store.save_report("b", "b0", at, content, NOW - 3600.0 * (at + 0.5))
+    for _ in network.engine.history.keep(NOW, 30.0):
+        pass
+    network.deploy(replicas=1)
+    network.decide()
+    assert network.engine._links["a", "b"] == 2.0 and network.engine._links["b", "a"] == 8.0
+    network.rates["a", "b"] = 9.9
+    assert network.engine.reason_to_look(network.view(), LATER) == ""
+
+
+def test_services_of_one_decision_see_each_other(network: Network) -> None:
+    """Two that are to be apart share no node, although neither was anywhere before; one that is removed leaves room."""
+    only = {"exclude": ["origin", "c"]}
+    network.deploy("db", replicas=1, constraints=only)
+    network.deploy("web", replicas=2, constraints=only | {"apart": ["db"]})
+    network.decide()
+    db, web = ({head.node for head in network.section(name).heads} for name in ("db", "web"))
+    assert db | web == {"a", "b"} and not db & web
+    network.home.store.undeploy("db")
+    network.decide()
+    assert {head.node for head in network.section("web").heads} == {"a", "b"}
 
 
 def test_new_version_stays_where_the_old_one_was(network: Network) -> None:

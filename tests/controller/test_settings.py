@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from controller import settings
+from controller.replan import Rules
 from gateway.sections import Problems
 from gateway.uci import parse
 
@@ -46,6 +47,10 @@ config controller
 	option decision_lifetime '2d'
 	option repository '/srv/images'
 	option zone 'sants'
+	option move_gain '20'
+	option move_looks '6'
+	option move_interval '30m'
+	option payback '1h'
 	option database 'postgresql+psycopg://u:p@db/picasso'
 """
     )
@@ -61,7 +66,13 @@ config controller
         decision_lifetime_s=2 * 86400.0,
         repository_dir=Path("/srv/images"),
         zone="sants",
+        move_gain_percent=20.0,
+        move_looks=6,
+        move_interval_s=1800.0,
+        payback_s=3600.0,
     )
+    assert found.rules == Rules(gain=0.2, rounds=6, apart_s=1800.0, payback_s=3600.0)
+    assert settings.Settings(Path()).rules == Rules()
     moved, _ = read("config controller\n\toption state_dir '/srv/c'\n")
     assert moved is not None
     assert (moved.database, moved.repository_dir) == ("sqlite:////srv/c/controller.db", Path("/srv/c/repository"))

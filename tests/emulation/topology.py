@@ -10,7 +10,7 @@ from pathlib import Path
 
 from controller.placement import Topology as PlacementTopology
 from controller.placement import TopologyError, qmp_like
-from controller.placement.sources import from_netjson
+from controller.placement.netjson import from_netjson
 
 MAXIMUM_NODES, MAXIMUM_LINKS = 250, 16_000
 # A link that stands for a wire has no rate of its own; two cores carry no more than this anyway.

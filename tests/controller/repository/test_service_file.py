@@ -37,6 +37,45 @@ def test_example_says_what_it_looks_like() -> None:
     )
 
 
+def test_constraints_are_read_with_their_units() -> None:
+    """Every constraint of the file is in the specification, times in ms and sizes in bytes."""
+    text = """
+name: web
+image: web:1
+constraints:
+  zone: sants
+  labels: [roof]
+  minimum_cpus: 2
+  minimum_memory: 128M
+  minimum_free_cpu_percent: 25
+  minimum_free_memory: 64M
+  minimum_availability: 0.9
+  exclude: [gw-1]
+  minimum_bandwidth_mbps: 2
+  maximum_latency: 30ms
+  maximum_members: 20
+  direction: both
+  apart: [backup]
+  near: {database: 5}
+"""
+    assert parse(text).specification(1, Publication("web:1", BLOB)).constraints == Constraints(
+        zone="sants",
+        labels=("roof",),
+        minimum_cpus=2,
+        minimum_memory_bytes=128 << 20,
+        minimum_bandwidth_mbps=2.0,
+        exclude=("gw-1",),
+        minimum_availability=0.9,
+        maximum_latency_ms=30.0,
+        apart=("backup",),
+        maximum_members=20,
+        direction="both",
+        minimum_free_cpu_percent=25.0,
+        minimum_free_memory_bytes=64 << 20,
+        near={"database": 5.0},
+    )
+
+
 def test_short_forms() -> None:
     """A port may be a number, HOST:CONTAINER or both named; numbers in the environment are text."""
     text = "name: a\nimage: a:1\nports: [8001, '8002:2', {host: 8003, container: 3}]\nenvironment: {N: 1}\n"
@@ -54,6 +93,11 @@ def test_short_forms() -> None:
         ("name: a\nimage: a\nports:\n  - 80\n  - 99999:80", "x.yaml:5: ports.1.host: 99999"),
         ("name: a\nimage: a\nresources:\n  memory: 64X", "x.yaml:4: resources.memory: '64X' is no size"),
         ("name: a\nimage: a\nalgorithm: best", "'best' is no algorithm; .*basp"),
+        ("name: a\nimage: a\nconstraints: {direction: up}", "constraints.direction: 'up': .*'down' or 'both'"),
+        ("name: a\nimage: a\nconstraints: {minimum_availability: 90}", "constraints.minimum_availability: 90: "),
+        ("name: a\nimage: a\nconstraints: {near: {b: 0}}", "constraints.near.b: 0: "),
+        ("name: a\nimage: a\nconstraints: {maximum_latency: soon}", "maximum_latency: 'soon' is no time"),
+        ("name: a\nimage: a\nconstraints: {apart: [a]}", "'a' is this service itself"),
         ("name: a\nimage: a\nreplicas: 0", "x.yaml:3: replicas: 0: "),
         ("name: a\nimage: a\nresources: {cpu: .inf}", "resources.cpu: inf: "),
         ("name: a\nimage: a\nenvironment: {N: yes}", "environment.N: True is ambiguous here; put it in quotes"),
