@@ -98,6 +98,8 @@ def _published(bench: Bench[Any], row: Row[Any]) -> dict[str, str]:
 
 
 def _number(value: float) -> str:
+    if 99 <= value < 100:  # 99.98 % is not 100 %
+        return f"{value:.4g}"
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 

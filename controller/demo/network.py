@@ -199,7 +199,6 @@ def service_file(name: str, index: int, image: str, replicas: int) -> str:
         f"name: {name}\n"
         f"image: {image}\n"
         f"replicas: {replicas}\n"
-        "algorithm: basp\n"
         f'ports: ["{FIRST_SERVICE_PORT + index}:{PORT}"]\n'
         "resources: {cpu: 0.2, memory: 16M, disk: 8M}\n"
         f"health: {{path: {HEALTH_PATH}, port: {PORT}, interval: 1s, grace: 10s}}\n"

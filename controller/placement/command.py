@@ -57,7 +57,7 @@ def _place(arguments: argparse.Namespace) -> None:
         step(f"placing by {algorithm}")
         change = what_if(topology, request, algorithm, **arguments.what_if, **options) if arguments.what_if else None
         placement = change.before if change else place(topology, request, algorithm, **options)
-    support.save_plot(arguments.plot, lambda: _map(topology, placement))
+    support.save_plot(arguments.plot, lambda plots: plots.draw_placement(topology, placement))
     explanation = explain(topology, placement) if arguments.explain else None
     if arguments.json:
         document = placement.to_json() | ({"what_if": change.to_json()} if change else {})
@@ -82,12 +82,6 @@ def question(text: str) -> dict[str, Any]:
     if more != text and more.isdecimal() and 0 < int(more) <= support.MAXIMUM_K:
         return {"more": int(more)}
     raise argparse.ArgumentTypeError(f"{text!r} is no change; without:NODE, double:A,B or k+1 is accepted")
-
-
-def _map(topology: Topology, placement: Placement) -> Any:
-    from controller.placement import plots
-
-    return plots.draw_placement(topology, placement)
 
 
 def wanted(service: Path | None, k: int | None, algorithm: str | None) -> tuple[Request, str]:

@@ -44,7 +44,7 @@ def run_on(arguments: argparse.Namespace, topology: Topology, past: Past) -> int
 
 
 def _show(arguments: argparse.Namespace, topology: Topology, past: Past | None) -> None:
-    from controller.placement import TopologyError, plots
+    from controller.placement import TopologyError
     from controller.placement.characterise import characterise
 
     if not len(topology):
@@ -52,7 +52,7 @@ def _show(arguments: argparse.Namespace, topology: Topology, past: Past | None) 
     with support.progress() as step:
         step("characterising")
         found = characterise(topology, past)
-    support.save_plot(arguments.plot, lambda: plots.draw_characteristics(found))
+    support.save_plot(arguments.plot, lambda plots: plots.draw_characteristics(found))
     if arguments.json:
         print(json.dumps(found.to_json() | {"notes": list(topology.notes)}, indent=2))
         return

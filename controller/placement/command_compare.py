@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _compare(arguments: argparse.Namespace) -> None:
-    from controller.placement import Request, plots
+    from controller.placement import Request
     from controller.placement.compare import compare, steps
     from controller.placement.sources import load_topology
 
@@ -54,8 +54,8 @@ def _compare(arguments: argparse.Namespace) -> None:
         for source, topology in topologies.items():
             found[source] = compare(topology, arguments.k, algorithms, step=step, **options)
     titled = {Path(source).stem: comparison for source, comparison in found.items()}
-    support.save_plot(arguments.plot, lambda: plots.draw_comparison(titled))
-    support.save_plot(arguments.plot_times, lambda: plots.draw_times(titled))
+    support.save_plot(arguments.plot, lambda plots: plots.draw_comparison(titled))
+    support.save_plot(arguments.plot_times, lambda plots: plots.draw_times(titled))
     if arguments.json:
         documents = [{"topology": source} | comparison.to_json() for source, comparison in found.items()]
         print(json.dumps(documents if len(documents) > 1 else documents[0], indent=2))

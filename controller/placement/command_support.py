@@ -105,14 +105,17 @@ def console() -> Any:
     return Console() if sys.stdout.isatty() else Console(width=200)
 
 
-def save_plot(path: Path | None, draw: Callable[[], Figure]) -> None:
-    """Draws into a file if one is asked for; raises PlacementError when it cannot be written."""
+def save_plot(path: Path | None, draw: Callable[[Any], Figure]) -> None:
+    """Draws with the module `plots` into a file, if one is asked for: it brings matplotlib, which takes half a second.
+
+    Raises PlacementError when the file cannot be written.
+    """
     if path is None:
         return
     from controller.placement import PlacementError, plots
 
     try:
-        plots.save(draw(), path)
+        plots.save(draw(plots), path)
     except OSError as error:
         raise PlacementError(f"plot {str(path)!r} cannot be written: {error.strerror}") from error
 

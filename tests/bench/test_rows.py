@@ -44,6 +44,12 @@ def test_outcome_follows_from_the_median(target: float | None, at_least: bool, c
     assert f"| **10 µs** | 1–100 | {cells} | 7 |" in render(bench(row), [row], [figure])
 
 
+def test_what_is_nearly_all_is_not_all() -> None:
+    """A share just below 100 % is not rounded to it."""
+    row = Row("x", "work", "%", 99.5, (), lambda scale: [{"figure": 99.976}], at_least=True)
+    assert "| **99.98 %** | 99.98–99.98 | ≥ 99.5 | reached |" in render(bench(row), [row], [measure_row(row, 1)])
+
+
 def test_a_row_may_say_what_makes_its_figure() -> None:
     """The worst of the runs counts where a row says so."""
     figure = measure_row(Row("x", "work", "s", 50, (), runs, summary=max), 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -288,6 +289,16 @@ def test_an_empty_network_is_named(run: Run, tmp_path: Path) -> None:
     file.write_text('{"type": "NetworkGraph", "nodes": [], "links": []}')
     for command in ("place", "compare", "characterise"):
         assert "no node" in run(command, "--topology", str(file), code=2)
+
+
+def test_without_a_plot_nothing_waits_for_matplotlib() -> None:
+    """The commands load it only to draw."""
+    script = (
+        "import sys; from controller.cli import main; "
+        "[main([c, '--topology', 'qmp:5:1']) for c in ('place', 'compare', 'characterise')]; "
+        "sys.exit('matplotlib' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, check=False).returncode == 0
 
 
 def test_a_bar_shows_only_on_a_terminal_and_only_after_a_while(
