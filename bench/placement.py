@@ -29,7 +29,7 @@ from bench import rows
 from bench.gateways import BenchError
 from bench.rows import Bench, Row, Run
 from controller.placement import Placement, Request, Topology, metrics, path_bandwidth, place, qmp_like
-from controller.placement.topology import symmetric
+from controller.placement.network.topology import symmetric
 
 N = 54  # the paper's network
 KS = range(1, 8)  # the paper's gains are over k = 1 to 7

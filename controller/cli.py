@@ -18,9 +18,9 @@ from gateway import options as readers
 DEFAULT_CONFIG = "/etc/config/picasso-controller"
 CONFIG_VARIABLE = "PICASSO_CONTROLLER_CONFIG"
 _RESEARCH = {
-    "place": "controller.placement.command",
-    "compare": "controller.placement.command_compare",
-    "characterise": "controller.placement.command_characterise",
+    "place": "controller.placement.study.command",
+    "compare": "controller.placement.study.command_compare",
+    "characterise": "controller.placement.study.command_characterise",
 }
 Command = Callable[[argparse.Namespace], int]
 

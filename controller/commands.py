@@ -318,19 +318,19 @@ def placement(arguments: argparse.Namespace) -> int:
 
 
 def place(arguments: argparse.Namespace) -> int:
-    from controller.placement import command
+    from controller.placement.study import command
 
     return command.run(arguments)
 
 
 def compare(arguments: argparse.Namespace) -> int:
-    from controller.placement import command_compare
+    from controller.placement.study import command_compare
 
     return command_compare.run(arguments)
 
 
 def characterise(arguments: argparse.Namespace) -> int:
-    from controller.placement import command_characterise
+    from controller.placement.study import command_characterise
 
     if arguments.topology is not None:
         return command_characterise.run(arguments)

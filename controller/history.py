@@ -53,7 +53,7 @@ class History:
         hours = range(max(self._newest(present) + 1, present - REPORTED_HOURS), present)
         if not hours:
             return
-        from controller.placement.reports import weighed
+        from controller.placement.network.reports import weighed
 
         enrolled = {row.name: row.enrolled for row in self._store.nodes()}
         made = {hour: Hour(hour * HOUR_S, enrolled, interval_s, weighed) for hour in hours}

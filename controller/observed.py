@@ -10,7 +10,7 @@ from controller.history import series
 from controller.monitoring.hour import Pair
 from controller.monitoring.network import patience_s
 from controller.placement import Topology, from_reports
-from controller.placement.characterise import Past
+from controller.placement.study.characterise import Past
 from controller.store import Store
 from gateway.protocol import codec
 from gateway.protocol.errors import ProtocolError

@@ -14,11 +14,11 @@ from controller.placement import Placement, Request, Topology, least_airtime
 from controller.placement.answer import Answer, Choice
 from controller.placement.attach import attach
 from controller.placement.eligible import refusals
+from controller.placement.network.reports import from_reports
+from controller.placement.network.topology import Floats, Indices
 from controller.placement.outcome import bounded, placement_of
 from controller.placement.place import DEFAULT_METRIC, check, place_on, problem_of
 from controller.placement.problem import Paths, bonus_of
-from controller.placement.reports import from_reports
-from controller.placement.topology import Floats, Indices
 
 # CPU seconds for the search for one service's optimum; what is found by then has a bound.
 TIME_LIMIT_S = 5.0

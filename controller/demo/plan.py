@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from controller.placement import Topology, least_airtime, qmp_like
-from controller.placement.topology import Floats, assemble
+from controller.placement.network.topology import Floats, assemble
 
 CONTROLLER = "controller"
 NDN_PORT = 6363

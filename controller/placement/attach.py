@@ -8,10 +8,10 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import dijkstra
 
-from controller.placement.assignment import assign
-from controller.placement.paths import least_airtime
+from controller.placement.network.paths import least_airtime
+from controller.placement.network.topology import Floats, Indices, Topology
 from controller.placement.problem import Problem
-from controller.placement.topology import Floats, Indices, Topology
+from controller.placement.solvers.assignment import assign
 
 EXACT_TIES = 1_000_000  # heads × nodes up to which a tie is broken by the airtime from each head
 NO_HEAD = -1

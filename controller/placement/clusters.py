@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from controller.placement.network.topology import Floats, Indices
 from controller.placement.problem import Paths
-from controller.placement.topology import Floats, Indices
 
 MAXIMUM_ROUNDS = 100  # Lloyd's algorithm settles in a few; the bound is for ties that go back and forth
 EARTH_METRES_PER_DEGREE = 111_195.0

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
+from controller.placement.network.topology import NodeAttributes
 from controller.placement.problem import Paths
 from controller.placement.request import Request
-from controller.placement.topology import NodeAttributes
 from gateway.protocol.messages import Constraints
 from gateway.units import binary_size
 

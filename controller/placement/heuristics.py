@@ -10,8 +10,8 @@ import numpy as np
 from controller.placement.answer import Answer, Choice
 from controller.placement.clusters import cluster_nodes
 from controller.placement.eligible import unknown
+from controller.placement.network.topology import Floats, Indices
 from controller.placement.problem import Problem
-from controller.placement.topology import Floats, Indices
 
 
 def random_heads(problem: Problem) -> Answer:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from controller.placement import median
 from controller.placement.answer import Answer, Choice
-from controller.placement.integer import capped
 from controller.placement.problem import Problem
-from controller.placement.solution import Solution
+from controller.placement.solvers import median
+from controller.placement.solvers.integer import capped
+from controller.placement.solvers.solution import Solution
 from controller.placement.standby import replacements
 
 

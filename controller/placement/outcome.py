@@ -11,7 +11,7 @@ from controller.placement.answer import Answer
 from controller.placement.attach import Attachment, attach
 from controller.placement.placement import ClusterHead, Member, Placement
 from controller.placement.problem import Problem
-from controller.placement.solution import TOLERANCE
+from controller.placement.solvers.solution import TOLERANCE
 from controller.placement.standby import Replacement, replacements, standbys
 
 

@@ -10,13 +10,13 @@ import numpy as np
 from controller.placement.algorithms import ALGORITHMS
 from controller.placement.answer import Answer
 from controller.placement.eligible import refusals, with_hanet_thresholds
+from controller.placement.network.paths import metrics
+from controller.placement.network.topology import Topology
 from controller.placement.optimum import bound_of
 from controller.placement.outcome import bounded, placement_of
-from controller.placement.paths import metrics
 from controller.placement.placement import Placement
 from controller.placement.problem import Paths, Problem, bonus_of
 from controller.placement.request import PlacementError, Request
-from controller.placement.topology import Topology
 
 DEFAULT_METRIC = metrics()[0]
 NAMED = 100  # so many reasons a message gives, and nodes for each

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from controller.placement.merge_tree import MergeTree
-from controller.placement.mutual import is_symmetric, mutual_links
-from controller.placement.paths import path_bandwidth, path_latency
+from controller.placement.network.mutual import is_symmetric, mutual_links
+from controller.placement.network.paths import path_bandwidth, path_latency
+from controller.placement.network.topology import Floats, Indices, Topology
 from controller.placement.request import PlacementError, Request
-from controller.placement.topology import Floats, Indices, Topology
+from controller.placement.solvers.merge_tree import MergeTree
 from gateway.protocol.messages import Constraints
 
 MATRIX_NODES = 15_000  # the bandwidth between all of these takes 1.8 GB

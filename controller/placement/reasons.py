@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from controller.placement.paths import bottleneck, paths_from
+from controller.placement.network.paths import bottleneck, paths_from
+from controller.placement.network.topology import Topology
 from controller.placement.placement import Placement
 from controller.placement.request import PlacementError
-from controller.placement.topology import Topology
 
 Way = tuple[str, ...]
 

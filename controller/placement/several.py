@@ -10,16 +10,16 @@ from dataclasses import replace
 import numpy as np
 
 from controller.placement.answer import Answer, Choice
-from controller.placement.joint import joint
+from controller.placement.network.topology import Floats, Indices, Topology
 from controller.placement.optimum import answer_of
 from controller.placement.outcome import bounded, placement_of
 from controller.placement.place import DEFAULT_METRIC, place_on, problem_of
 from controller.placement.placement import Placement
 from controller.placement.problem import Paths, Problem
 from controller.placement.request import PlacementError, Request
-from controller.placement.service import Service
-from controller.placement.solution import Solution
-from controller.placement.topology import Floats, Indices, Topology
+from controller.placement.solvers.joint import joint
+from controller.placement.solvers.service import Service
+from controller.placement.solvers.solution import Solution
 
 JOINT_NODES = 2_000  # the solver of all services copies the bandwidth between all nodes several times
 MIB = float(1 << 20)

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from controller.placement import median
 from controller.placement.attach import attach
+from controller.placement.network.topology import Indices
 from controller.placement.problem import Problem
-from controller.placement.topology import Indices
+from controller.placement.solvers import median
 
 # A node and the value in Mbit/s with it in the place of a head; None when no node is left.
 Replacement = tuple[int, float] | None

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from controller.placement.network.topology import MAXIMUM_RATE_MBPS, Topology
 from controller.placement.place import DEFAULT_METRIC, place
 from controller.placement.placement import Placement
 from controller.placement.request import PlacementError, Request
-from controller.placement.topology import MAXIMUM_RATE_MBPS, Topology
 
 NAMED = 8  # so many nodes a sentence names
 

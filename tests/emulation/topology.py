@@ -10,7 +10,7 @@ from pathlib import Path
 
 from controller.placement import Topology as PlacementTopology
 from controller.placement import TopologyError, qmp_like
-from controller.placement.netjson import from_netjson
+from controller.placement.network.netjson import from_netjson
 
 MAXIMUM_NODES, MAXIMUM_LINKS = 250, 16_000
 # A link that stands for a wire has no rate of its own; two cores carry no more than this anyway.
@@ -154,7 +154,7 @@ def delivery_parents(topology: Topology, root: str) -> dict[str, str]:
 
 
 def qmp(nodes: int, seed: int, links_per_node: float = 1.5, slowest_mbps: float = 1.0) -> Topology:
-    """A community-like network whose links all work both ways; see controller/placement/generator.py."""
+    """A community-like network whose links all work both ways; see controller/placement/network/generator.py."""
     return from_placement(qmp_like(nodes, seed, one_way=0.0, links_per_node=links_per_node), slowest_mbps)
 
 

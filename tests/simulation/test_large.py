@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.placement.generator import qmp_like
+from controller.placement.network.generator import qmp_like
 from gateway.protocol.messages import BlobRef
 from tests.simulation import contacts
 from tests.simulation.network import Network, simulation

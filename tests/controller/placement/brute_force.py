@@ -9,8 +9,8 @@ from itertools import combinations
 import numpy as np
 from hypothesis import strategies as st
 
-from controller.placement.solution import value_of
-from controller.placement.topology import Floats, Indices
+from controller.placement.network.topology import Floats, Indices
+from controller.placement.solvers.solution import value_of
 
 Value = Callable[[Floats, Indices, Floats], float]
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import strategies as st
 
 from controller.placement import NodeAttributes, Topology
-from controller.placement.topology import assemble
+from controller.placement.network.topology import assemble
 
 Place = tuple[float | None, float | None]
 

@@ -25,7 +25,7 @@ from controller.placement import (
 )
 from controller.placement.clusters import cluster_nodes, k_means
 from controller.placement.place import place_on
-from controller.placement.solution import value_of
+from controller.placement.solvers.solution import value_of
 from gateway.protocol.messages import Constraints
 from tests.controller.placement.networks import FREE, PLACES, TWO_PLACES, Network
 

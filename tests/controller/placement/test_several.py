@@ -22,7 +22,7 @@ from controller.placement import (
 )
 from controller.placement import several as place_several
 from controller.placement.problem import bonus_of
-from controller.placement.solution import value_of
+from controller.placement.solvers.solution import value_of
 from gateway.protocol.messages import Constraints
 from tests.controller.placement.networks import Network
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controller.placement import PlacementError, Request, Topology, TopologyError, place, what_if
-from controller.placement.topology import NodeAttributes, assemble
+from controller.placement.network.topology import NodeAttributes, assemble
 from gateway.protocol.messages import Constraints
 from tests.controller.placement.networks import PLACES, TWO_PLACES, Network
 
