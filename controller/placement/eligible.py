@@ -114,8 +114,8 @@ def _measured(name: str, node: NodeAttributes, request: Request) -> str:
         own = 100.0 * request.cpu / max(1, node.cpus) if is_head else 0.0
         free = node.free_cpu_percent
         if free is None or free + own < wanted.minimum_free_cpu_percent:
-            has = "an unknown share" if free is None else f"{free + own:.0f} %"
-            return f"has {has} of its CPU free, {wanted.minimum_free_cpu_percent:.0f} % are asked for"
+            has = "an unknown share" if free is None else f"{free + own:.4g} %"
+            return f"has {has} of its CPU free, {wanted.minimum_free_cpu_percent:.4g} % are asked for"
     if wanted.minimum_free_memory_bytes:
         taken = request.memory_bytes if is_head else 0
         left = node.free_memory_bytes
@@ -123,8 +123,8 @@ def _measured(name: str, node: NodeAttributes, request: Request) -> str:
             has = "an unknown amount" if left is None else binary_size(left + taken)
             return f"has {has} of memory free, {binary_size(wanted.minimum_free_memory_bytes)} are asked for"
     if wanted.minimum_availability > (node.availability or 0.0):
-        has = "an unknown share" if node.availability is None else f"{100 * node.availability:.0f} %"
-        return f"was heard {has} of the time, {100 * wanted.minimum_availability:.0f} % are asked for"
+        has = "an unknown share" if node.availability is None else f"{100 * node.availability:.4g} %"
+        return f"was heard {has} of the time, {100 * wanted.minimum_availability:.4g} % are asked for"
     return ""
 
 

@@ -23,7 +23,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     support.add_topology(parser)
     parser.add_argument("--k", type=int, help="number of heads (the service's replicas, else 1)")
-    parser.add_argument("--service", type=Path, metavar="FILE", help="a service file: constraints, algorithm, replicas")
+    parser.add_argument(
+        "--service",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="a service file: constraints, algorithm, replicas; several are placed beside each other",
+    )
     parser.add_argument("--algorithm", help=f"{', '.join(algorithms())} (the service's, else {algorithms()[0]})")
     parser.add_argument("--metric", default=metrics()[0], help=f"path bandwidth: {', '.join(metrics())} (%(default)s)")
     support.add_direction(parser)
@@ -45,14 +52,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _place(arguments: argparse.Namespace) -> None:
+    if len(arguments.service) > 1:
+        _place_several(arguments)
+        return
     from controller.placement import explain, place, what_if
     from controller.placement.network.sources import load_topology
 
     topology = load_topology(arguments.topology)
-    request, algorithm = wanted(arguments.service, arguments.k, arguments.algorithm)
-    request = support.directed(request, arguments.direction)
-    options: dict[str, Any] = {"metric": arguments.metric, "seed": arguments.seed}
-    options |= {"partial": arguments.partial, "bound": True}
+    _, request, algorithm = wanted(next(iter(arguments.service), None), arguments)
+    options = _options(arguments) | {"bound": True}
     with support.progress() as step:
         step(f"placing by {algorithm}")
         change = what_if(topology, request, algorithm, **arguments.what_if, **options) if arguments.what_if else None
@@ -70,6 +78,31 @@ def _place(arguments: argparse.Namespace) -> None:
         print(f"{change.question}: {'; '.join(change.difference())} ({_outcome(change.after)})")
 
 
+def _place_several(arguments: argparse.Namespace) -> None:
+    """Services that share the nodes' capacity, keep apart and are near to each other, as their files say."""
+    from controller.placement import PlacementError, several
+    from controller.placement.network.sources import load_topology
+
+    if arguments.what_if or arguments.plot or arguments.explain:
+        raise PlacementError("--what-if, --plot and --explain are about one service; one --service is accepted there")
+    topology = load_topology(arguments.topology)
+    services = [wanted(file, arguments) for file in arguments.service]
+    algorithms = {name: algorithm for name, _, algorithm in services}
+    with support.progress() as step:
+        step(f"placing {len(services)} services")
+        requests = [(name, request) for name, request, _ in services]
+        placements = several(topology, requests, algorithms, **_options(arguments))
+    if arguments.json:
+        print(json.dumps({"services": {name: found.to_json() for name, found in placements.items()}}, indent=2))
+        return
+    for name, placement in placements.items():
+        print(f"{name}: {describe(topology, placement)}")
+
+
+def _options(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {"metric": arguments.metric, "seed": arguments.seed, "partial": arguments.partial}
+
+
 def question(text: str) -> dict[str, Any]:
     """`without:NODE`, `double:A,B` or `k+1` as what_if() takes it; raises ArgumentTypeError."""
     kind, _, what = text.partition(":")
@@ -84,12 +117,13 @@ def question(text: str) -> dict[str, Any]:
     raise argparse.ArgumentTypeError(f"{text!r} is no change; without:NODE, double:A,B or k+1 is accepted")
 
 
-def wanted(service: Path | None, k: int | None, algorithm: str | None) -> tuple[Request, str]:
-    """The request and the algorithm of a service file; `k` and `algorithm` are put in place of the file's."""
+def wanted(service: Path | None, arguments: argparse.Namespace) -> tuple[str, Request, str]:
+    """The name, request and algorithm of a service file, with the arguments in place of what the file says."""
     from controller.placement import Request, algorithms
 
+    k, algorithm, direction = arguments.k, arguments.algorithm, arguments.direction
     if service is None:
-        return Request(1 if k is None else k), algorithm or algorithms()[0]
+        return "", support.directed(Request(1 if k is None else k), direction), algorithm or algorithms()[0]
     from controller.repository import service_file
     from controller.repository.publication import Publication
     from gateway.protocol.messages import BlobRef
@@ -97,8 +131,8 @@ def wanted(service: Path | None, k: int | None, algorithm: str | None) -> tuple[
     file = service_file.load(service)
     # Placement looks at what the service asks for, never at its image, which need not be there.
     specification = file.specification(1, Publication(file.image, BlobRef(bytes(32), 0, bytes(32))))
-    request = Request.for_service(specification)
-    return request if k is None else replace(request, k=k), algorithm or specification.algorithm
+    request = support.directed(Request.for_service(specification), direction)
+    return file.name, request if k is None else replace(request, k=k), algorithm or specification.algorithm
 
 
 def describe(topology: Topology, placement: Placement) -> str:

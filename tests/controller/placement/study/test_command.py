@@ -93,6 +93,23 @@ def test_outcome_in_words(proven: bool, gap: float | None, said: str) -> None:
     assert support.outcome(proven, gap) == said
 
 
+def test_services_are_placed_beside_each_other(run: Run, tmp_path: Path) -> None:
+    """Two services that would both have the best node share none if they are to be apart; each has its own bound."""
+    files = []
+    for name, other in (("web", "db"), ("db", "web")):
+        files.append(tmp_path / f"{name}.yaml")
+        files[-1].write_text(f"{{name: {name}, image: 'a:1', constraints: {{apart: [{other}]}}}}")
+    command = ("place", "--topology", "qmp:20:3", "--service", *map(str, files))
+    placed = json.loads(run(*command, "--json"))["services"]
+    (web,), (db,) = ([head["node"] for head in placed[name]["heads"]] for name in ("web", "db"))
+    best = place(qmp_like(20, 3), Request(1)).heads[0].node
+    assert web != db and best in (web, db)
+    assert {row["bound_mbps"] is not None for row in placed.values()} == {True}
+    printed = run(*command)
+    assert "web: optimal places 1 of 20" in printed and "db: optimal places 1 of 20" in printed
+    assert "--what-if, --plot and --explain are about one" in run(*command, "--what-if", "k+1", code=2)
+
+
 def test_a_service_file_is_what_is_asked_for(run: Run, tmp_path: Path) -> None:
     """Constraints, replicas and algorithm are the file's; --k, --algorithm and --direction go before it."""
     file = tmp_path / "web.yaml"
