@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 import socket
@@ -11,9 +12,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from controller import commands
-from controller.errors import ControllerError
-from gateway import options as readers
+try:
+    from controller import commands
+    from controller.errors import ControllerError
+    from gateway import options as readers
+except KeyboardInterrupt:  # these take a while
+    sys.exit(130)
 
 DEFAULT_CONFIG = "/etc/config/picasso-controller"
 CONFIG_VARIABLE = "PICASSO_CONTROLLER_CONFIG"
@@ -27,20 +31,38 @@ Command = Callable[[argparse.Namespace], int]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; 0 on success, 1 with a message on standard error, 2 for a command that cannot be understood."""
-    arguments_list = list(sys.argv[1:] if argv is None else argv)
-    if arguments_list[:1] == ["demo"]:
-        return int(importlib.import_module("controller.demo.run").main(arguments_list[1:]))
-    arguments = build_parser("".join(arguments_list[:1])).parse_args(arguments_list)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command = "".join(arguments[:1])
     try:
-        return int(arguments.command(arguments))
+        status = _run(command, arguments)
+        sys.stdout.flush()
+        return status
     except ControllerError as error:
-        print(f"picasso-controller {arguments.command_name}: {error}", file=sys.stderr)
+        print(f"picasso-controller {command}: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:
-        sys.stderr.close()  # whoever read us has seen enough
+        _discard_output()  # whoever read us has seen enough
+        return 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"picasso-controller {command}: {where}{error.strerror or error}", file=sys.stderr)
+        _discard_output()
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _run(command: str, arguments: list[str]) -> int:
+    if command == "demo":
+        return int(importlib.import_module("controller.demo.run").main(arguments[1:]))
+    parsed = build_parser(command).parse_args(arguments)
+    return int(parsed.command(parsed))
+
+
+def _discard_output() -> None:
+    """What standard output still holds goes nowhere, so that the interpreter does not fail to write it at its end."""
+    with contextlib.suppress(OSError, ValueError):  # it may be no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 # --- arguments -----------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -77,18 +77,20 @@ def _sums(problem: Problem, candidates: Indices, members: Indices) -> Floats:
 
 def _fill(problem: Problem, choices: list[Choice]) -> list[Choice]:
     """Heads for what coordinates gave no cluster for: each as good for the sum over all members as one head can be."""
-    filled: list[Choice] = []
-    while len(choices) + len(filled) < problem.k:
-        heads = [choice.node for choice in choices + filled]
+    heads = [choice.node for choice in choices]
+    rounds: list[tuple[Indices, Floats]] = []
+    while len(heads) < problem.k:
         f = problem.paths.bandwidth
         have = f[heads].max(axis=0, initial=0.0)
-        candidates = _candidates(problem, choices + filled, np.arange(len(f)))
+        candidates = np.setdiff1d(problem.eligible, heads)
         served = np.maximum(f[candidates], have)
         served[:, heads] = 0.0  # a head is no member, neither an earlier one nor the candidate itself
         served[np.arange(len(candidates)), candidates] = problem.bonus[candidates]
-        what = "largest sum of bandwidth from all heads to their members (coordinates gave no cluster for it)"
-        filled.append(_best(problem, candidates, served.sum(axis=1), what, _mbps))
-    return filled
+        scores = served.sum(axis=1)
+        rounds.append((candidates, scores))
+        heads.append(int(candidates[_order(scores)[0]]))
+    what = "largest sum of bandwidth from all heads to their members (coordinates gave no cluster for it)"
+    return [_best(problem, candidates, scores, what, _mbps, heads) for candidates, scores in rounds]
 
 
 def _candidates(problem: Problem, chosen: Iterable[Choice], among: Indices) -> Indices:
@@ -96,15 +98,28 @@ def _candidates(problem: Problem, chosen: Iterable[Choice], among: Indices) -> I
     return np.setdiff1d(np.intersect1d(problem.eligible, among), [choice.node for choice in chosen])
 
 
-def _best(problem: Problem, candidates: Indices, scores: Floats, what: str, show: Callable[[float], str]) -> Choice:
-    """The candidate with the highest score (the first by name order of a tie) and a sentence with the runner-up."""
-    order = np.argsort(-scores.round(9), kind="stable")  # sums of the same figures in another order are a tie
+def _best(
+    problem: Problem,
+    candidates: Indices,
+    scores: Floats,
+    what: str,
+    show: Callable[[float], str],
+    heads: Sequence[int] = (),
+) -> Choice:
+    """The candidate with the highest score and a sentence with the next one that is none of the heads."""
+    order = _order(scores)
     reason = f"{what}: {show(float(scores[order[0]]))}"
-    if len(order) > 1:
-        reason += f", runner-up {problem.name(int(candidates[order[1]]))} {show(float(scores[order[1]]))}"
+    others = order[1:][~np.isin(candidates[order[1:]], heads)]
+    if len(others):
+        reason += f", then {problem.name(int(candidates[others[0]]))} {show(float(scores[others[0]]))}"
     else:
         reason += ", the only eligible node there"
     return Choice(int(candidates[order[0]]), reason)
+
+
+def _order(scores: Floats) -> Indices:
+    """The highest score first, of a tie the first by name; sums of the same figures in another order are a tie."""
+    return np.argsort(-scores.round(9), kind="stable")
 
 
 def _mbps(value: float) -> str:

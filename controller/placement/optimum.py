@@ -48,8 +48,8 @@ def answer_of(problem: Problem, solution: Solution, where: str = "") -> Answer:
     what = "largest mean bandwidth" + ("" if solution.proven else " found") + where
     if problem.k > 1:
         what = f"one of the {problem.k} heads of the {what}"
-    if problem.bonus.any():
-        what += ", closeness to other services and migration counted"
+    if problem.request.near:
+        what += ", closeness to other services counted"
     others = replacements(problem, solution.heads)
     choices = []
     for head, other in zip(solution.heads.tolist(), others, strict=True):

@@ -64,7 +64,7 @@ def place_on(
     `seconds` is then without the metric from the second call on.
     """
     started = time.perf_counter()
-    check(paths.topology, request, algorithm, paths.metric, seed)
+    check(paths.topology, request, algorithm, paths.metric, seed, partial)
     problem, refused = problem_of(paths, request, algorithm, seed=seed, partial=partial, time_limit_s=time_limit_s)
     answer = ALGORITHMS[algorithm](problem) if problem.k else Answer((), "no node is eligible")
     placement = placement_of(problem, answer, algorithm, refused)
@@ -89,15 +89,15 @@ def problem_of(
     return Problem(paths, request, eligible, k, bonus_of(paths, request), seed, time_limit_s), refused
 
 
-def check(topology: Topology, request: Request, algorithm: str, metric: str, seed: int) -> None:
-    """Raises PlacementError for what no network could be asked, and for what this one is too small for."""
+def check(topology: Topology, request: Request, algorithm: str, metric: str, seed: int, partial: bool = False) -> None:
+    """Raises PlacementError for what no network could be asked, or this one is too small for (unless `partial`)."""
     if algorithm not in ALGORITHMS:
         raise PlacementError(f"unknown algorithm {algorithm!r}; accepted: {', '.join(ALGORITHMS)}")
     if metric not in metrics():
         raise PlacementError(f"unknown metric {metric!r}; accepted: {', '.join(metrics())}")
     if not len(topology):
         raise PlacementError("the topology has no node; a placement needs at least one")
-    if not 1 <= request.k <= len(topology):
+    if request.k < 1 or (request.k > len(topology) and not partial):
         raise PlacementError(f"k is {request.k}; a topology of {len(topology)} nodes takes 1 to {len(topology)} heads")
     if seed < 0:
         raise PlacementError(f"seed is {seed}; 0 and above are accepted")

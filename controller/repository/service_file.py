@@ -19,6 +19,11 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 _TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
 _SIZE_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _TIME_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_KINDS = {  # what pydantic says of these is about Python
+    "tuple_type": "a list is accepted, as in [one, two]",
+    "dict_type": "names with values are accepted, as in {name: value}",
+    "model_type": "names with values are accepted, as in {name: value}",
+}
 _NAME_RULE = "letters, digits, '.', '_' and '-' are accepted, at most 63"
 
 
@@ -109,7 +114,7 @@ class _Constraints(_Model):
     minimum_availability: Annotated[float, Field(ge=0, le=1)] = 0.0
     maximum_latency: Duration | None = None
     apart: tuple[str, ...] = ()
-    maximum_members: Annotated[int, Field(ge=0)] = 0
+    maximum_members: Annotated[int, Field(ge=1)] | None = None
     direction: Literal["down", "both"] = "down"
     minimum_free_cpu_percent: Annotated[float, Field(ge=0, le=100)] = 0.0
     minimum_free_memory: Size = 0
@@ -213,7 +218,7 @@ class ServiceFile(_Model):
             minimum_availability=wanted.minimum_availability,
             maximum_latency_ms=1000.0 * (wanted.maximum_latency or 0.0),
             apart=wanted.apart,
-            maximum_members=wanted.maximum_members,
+            maximum_members=wanted.maximum_members or 0,
             direction=wanted.direction,
             minimum_free_cpu_percent=wanted.minimum_free_cpu_percent,
             minimum_free_memory_bytes=wanted.minimum_free_memory,
@@ -259,6 +264,8 @@ def _explain(detail: Any, tree: yaml.Node | None, label: str) -> str:
         text = "is not known here"
     elif detail["type"] == "missing":
         text = "is missing"
+    elif detail["type"] in _KINDS:
+        text = f"{detail['input']!r:.60}: {_KINDS[detail['type']]}"
     elif not detail["type"].startswith("value_error"):
         text = f"{detail['input']!r:.60}: {text[0].lower()}{text[1:]}"
     return f"{label}:{line}: {'.'.join(location)}{': ' if location else ''}{text}"

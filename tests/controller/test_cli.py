@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -241,3 +243,35 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit) as caught:
             main([command, "--help"])
         assert caught.value.code == 0 and len(capsys.readouterr().out) > 100
+
+
+PLACE = (sys.executable, "-m", "controller", "place", "--topology", "qmp:54:7")
+
+
+def test_a_full_disk_and_a_closed_pipe_are_no_traceback() -> None:
+    """What cannot be written is one line and status 1; a reader that has gone is none at all."""
+    with Path("/dev/full").open("w") as full:
+        told = subprocess.run(PLACE, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (told.returncode, told.stderr) == (1, "picasso-controller place: No space left on device\n")
+    with subprocess.Popen(PLACE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as left:
+        assert left.stdout is not None and left.stderr is not None
+        left.stdout.close()
+        assert left.stderr.read() == ""
+    assert left.returncode == 1
+
+
+@pytest.mark.parametrize("module", ["controller.commands", "controller.placement.study.command"])
+def test_an_interrupt_while_modules_are_read_is_quiet(module: str) -> None:
+    """Ctrl-C before a command has begun ends with 130 and says nothing."""
+    script = f"""
+import runpy, sys
+class Stop:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Stop())
+sys.argv = ["picasso-controller", "place", "--topology", "qmp:5:1"]
+runpy.run_module("controller", run_name="__main__")
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (130, "")

@@ -50,7 +50,7 @@ class LinkRates:
         self._implied: dict[Pair, float] = {}
         self._derived: Counter[str] = Counter()
         self._without = 0
-        self._refused: list[str] = []
+        self._refused: list[tuple[str, str]] = []
 
     def add(self, pair: Pair, label: str, properties: Mapping[str, Any], cost: object) -> None:
         """Takes in the link between a pair of nodes; `label` names it in the notes."""
@@ -58,7 +58,7 @@ class LinkRates:
         if not what:
             self._without += 1
         elif not plausible(rate):
-            self._refused.append(f"{label}: left out, its {what} is {value!r}")
+            self._refused.append((label, f"its {what} is {value!r}"))
         else:
             self._keep(pair, what, rate, number(properties.get("rtt_ms")))
 
@@ -94,7 +94,11 @@ class LinkRates:
     def problems(self) -> list[str]:
         """The links that were left out."""
         without = [f"links left out, without bandwidth_mbps or what stands for it: {self._without}"]
-        return (without if self._without else []) + self._refused
+        refused = [f"{label}: left out, {why}" for label, why in self._refused]
+        if len(refused) > 1:
+            label, why = self._refused[0]
+            refused = [f"links left out for a rate that cannot be: {len(refused)}, the first is {label}: {why}"]
+        return (without if self._without else []) + refused
 
     @property
     def notes(self) -> list[str]:

@@ -15,6 +15,18 @@ from controller.placement.network.link_rates import LinkRates, number
 from controller.placement.network.topology import NodeAttributes, Topology, TopologyError, assemble
 
 Row = dict[str, Any]
+SHOWN = 40  # so many characters of a value that cannot be
+FIGURES = {  # from and to
+    "latitude": (-90.0, 90.0),
+    "longitude": (-180.0, 180.0),
+    "cpus": (0.0, math.inf),
+    "memory_bytes": (0.0, math.inf),
+    "availability": (0.0, 1.0),
+    "free_cpu_percent": (0.0, 100.0),
+    "free_memory_bytes": (0.0, math.inf),
+    "load1": (0.0, math.inf),
+    "memory_used": (0.0, 1.0),
+}
 
 
 def from_netjson(document: object) -> Topology:
@@ -26,9 +38,10 @@ def from_netjson(document: object) -> Topology:
     nodes, links, metric = _parts(document)
     online, offline = _nodes(nodes)
     index = {name: at for at, name in enumerate(online)}
-    rates = LinkRates(metric)
+    rates, known, loops = LinkRates(metric), index.keys() | offline, 0
     for link in links:
-        source, target, properties = _link(link, index.keys() | offline)
+        source, target, properties = _link(link, known)
+        loops += source == target
         if offline.isdisjoint((source, target)) and source != target:
             rates.add((index[source], index[target]), f"link {source} -> {target}", properties, link.get("cost"))
     if rates.problems and not rates.rates_mbps:
@@ -41,7 +54,10 @@ def from_netjson(document: object) -> Topology:
         [(number(properties.get("latitude")), number(properties.get("longitude"))) for properties in online.values()],
         rates.rates_mbps,
         [_attributes(properties, name) for name, properties in online.items()],
-        [f"node {name}: left out, it is offline" for name in sorted(offline)] + rates.notes,
+        [f"node {name}: left out, it is offline" for name in sorted(offline)]
+        + _unusable(online)
+        + rates.notes
+        + ([f"links from a node to itself left out: {loops}"] if loops else []),
         rates.rtts_ms,
     )
 
@@ -72,8 +88,12 @@ def _nodes(nodes: list[Row]) -> tuple[dict[str, Row], set[str]]:
     offline: set[str] = set()
     for at, node in enumerate(nodes):
         name = node.get("id")
-        if not isinstance(name, str) or not name:
+        if name is None or name == "":
             raise TopologyError(f"NetJSON node number {at + 1} has no 'id'; a node needs a non-empty text there")
+        if not isinstance(name, str):
+            raise TopologyError(f"NetJSON node number {at + 1}: its id is {name!r}, a text is accepted")
+        if not name.isprintable():
+            raise TopologyError(f"NetJSON node number {at + 1}: its id is {name!r}, printable characters are accepted")
         if name in online or name in offline:
             raise TopologyError(f"NetJSON node {name!r} is there twice; ids must be unique")
         properties = _properties(node, f"node {name!r}")
@@ -86,11 +106,31 @@ def _nodes(nodes: list[Row]) -> tuple[dict[str, Row], set[str]]:
 
 def _link(link: Row, known: set[str]) -> tuple[str, str, Row]:
     source, target = link.get("source"), link.get("target")
-    label = f"link {source} -> {target}"
     for end in (source, target):
         if not isinstance(end, str) or end not in known:
-            raise TopologyError(f"NetJSON {label}: {end!r} is no node of this graph")
-    return str(source), str(target), _properties(link, label)
+            raise TopologyError(f"NetJSON link {source!r} -> {target!r}: {end!r} is no node of this graph")
+    return str(source), str(target), _properties(link, f"link {source} -> {target}")
+
+
+def _unusable(nodes: dict[str, Row]) -> list[str]:
+    """A note for each kind of figure that cannot be true at some node, which then counts as unknown."""
+    notes = []
+    for key, (least, most) in FIGURES.items():
+        bad = []
+        for name, properties in nodes.items():
+            value = properties.get(key)
+            figure = number(value)
+            if value is not None and (figure is None or not least <= figure <= most):
+                bad.append((name, value))
+        if bad:
+            name, value = bad[0]
+            notes.append(f"nodes whose {key} cannot be: {len(bad)}, the first is {name} with {_short(value)}")
+    return notes
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN else text[:SHOWN] + "…"
 
 
 def _attributes(properties: Row, name: str) -> NodeAttributes:

@@ -10,6 +10,11 @@ import importlib
 from controller.placement.network.netjson import from_netjson
 from controller.placement.network.topology import Topology, TopologyError
 
+FORMATS = {
+    "olsr": "what jsoninfo and txtinfo print",
+    "batman": "what alfred-vis (JSON) and txtinfo print",
+    "bmx6": "what b6m prints (JSON)",
+}
 PARSERS = {"olsr": "OlsrParser", "batman": "BatmanParser", "bmx6": "Bmx6Parser"}
 
 
@@ -21,9 +26,9 @@ def from_routing_daemon(daemon: str, text: str) -> Topology:
         graph = getattr(netdiff, PARSERS[daemon])(data=lines, directed=True).json(dict=True)
     # The parsers check little: what is no such output fails wherever they first miss something.
     except (netdiff.exceptions.NetdiffException, LookupError, TypeError, ValueError, AttributeError) as error:
-        raise TopologyError(f"this is no output of {daemon} that can be read: {error!r}") from error
+        raise TopologyError(f"this is no output of {daemon}; {FORMATS[daemon]} is accepted") from error
     except RecursionError as error:
-        raise TopologyError(f"this is no output of {daemon} that can be read: nested too deeply") from error
+        raise TopologyError(f"this is no output of {daemon}: nested too deeply") from error
     return from_netjson(graph)
 
 

@@ -55,27 +55,34 @@ def _place(arguments: argparse.Namespace) -> None:
     if len(arguments.service) > 1:
         _place_several(arguments)
         return
-    from controller.placement import explain, place, what_if
+    from controller.placement import PlacementError, TopologyError, explain, place, what_if
     from controller.placement.network.sources import load_topology
 
     topology = load_topology(arguments.topology)
-    _, request, algorithm = wanted(next(iter(arguments.service), None), arguments)
+    name, request, algorithm = wanted(next(iter(arguments.service), None), arguments)
     options = _options(arguments) | {"bound": True}
     with support.progress() as step:
         step(f"placing by {algorithm}")
-        change = what_if(topology, request, algorithm, **arguments.what_if, **options) if arguments.what_if else None
+        change, trouble = None, ""
+        if arguments.what_if:
+            try:
+                change = what_if(topology, request, algorithm, **arguments.what_if, **options)
+            except (PlacementError, TopologyError) as error:
+                trouble = str(error)
         placement = change.before if change else place(topology, request, algorithm, **options)
     support.save_plot(arguments.plot, lambda plots: plots.draw_placement(topology, placement))
     explanation = explain(topology, placement) if arguments.explain else None
     if arguments.json:
         document = placement.to_json() | ({"what_if": change.to_json()} if change else {})
         print(json.dumps(document | ({"nodes": explanation.to_json()} if explanation else {}), indent=2))
-        return
-    print(describe(topology, placement))
-    if explanation:
-        print("\n".join(f"  {reason}" for reason in explanation.all() if not reason.why))
-    if change:
-        print(f"{change.question}: {'; '.join(change.difference())} ({_outcome(change.after)})")
+    else:
+        print(describe(topology, placement, unknown_names(topology, {name: request}, name)))
+        if explanation:
+            print("\n".join(f"  {reason}" for reason in explanation.all() if not reason.why))
+        if change:
+            print(f"{change.question}: {'; '.join(change.difference())} ({_outcome(change.after)})")
+    if trouble:
+        raise PlacementError(f"the what-if cannot be answered: {trouble}")
 
 
 def _place_several(arguments: argparse.Namespace) -> None:
@@ -96,7 +103,8 @@ def _place_several(arguments: argparse.Namespace) -> None:
         print(json.dumps({"services": {name: found.to_json() for name, found in placements.items()}}, indent=2))
         return
     for name, placement in placements.items():
-        print(f"{name}: {describe(topology, placement)}")
+        notes = unknown_names(topology, dict(requests), name)
+        print(f"{name}: {describe(topology, placement, notes)}")
 
 
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -135,27 +143,43 @@ def wanted(service: Path | None, arguments: argparse.Namespace) -> tuple[str, Re
     return file.name, request if k is None else replace(request, k=k), algorithm or specification.algorithm
 
 
-def describe(topology: Topology, placement: Placement) -> str:
-    """A placement for people: the heads with their reasons and members, then who was refused and why."""
+def unknown_names(topology: Topology, requests: Mapping[str, Request], service: str) -> list[str]:
+    """What a service names that is not there: nodes in `exclude`, and other services in `near` and `apart`."""
+    asked, nodes = requests[service].constraints, set(topology.names)
+    notes = []
+    for what, names, known, where in (
+        ("exclude", asked.exclude, nodes, "in this topology"),
+        ("near", tuple(asked.near), requests, "among the given services"),
+        ("apart", asked.apart, requests, "among the given services"),
+    ):
+        missing = [name for name in names if name not in known]
+        notes += [f"{what} names what is not {where}: {some(missing)}"] if missing else []
+    return notes
+
+
+def describe(topology: Topology, placement: Placement, notes: Sequence[str] = ()) -> str:
+    """A placement for people: the heads with their reasons and members, then who was refused and why, then notes."""
     mean = f"{placement.mean_bandwidth_mbps:.1f} Mbit/s on average from a head to its members"
     clusters = f"{placement.mean_of_cluster_means_mbps:.1f} on average over the clusters"
     of = f"{placement.k} of {len(topology)} nodes by {placement.metric} bandwidth"
-    lines = [f"{placement.algorithm} places {of}: {mean}, {clusters}"]
+    figures = "every node is a head" if placement.k == len(topology) else f"{mean}, {clusters}"
+    lines = [f"{placement.algorithm} places {of}: {figures}"]
     lines.append(f"  {_outcome(placement)} ({', '.join(filter(None, (placement.method, _seconds(placement))))})")
     served: dict[str, list[str]] = {head.node: [] for head in placement.heads}
     for node, member in placement.members.items():
         served[member.head].append(node)
     for head in placement.heads:
-        names = some(served[head.node])
-        lines.append(f"  {head.node}  {head.reason}")
-        lines.append(f"    serves {len(served[head.node])} at {head.bandwidth_mbps:.1f} Mbit/s: {names}")
+        members = served[head.node]
+        at = f"{len(members)} at {head.bandwidth_mbps:.1f} Mbit/s: {some(members)}" if members else "nobody"
+        lines += [f"  {head.node}  {head.reason}", f"    serves {at}"]
     lines += _reasons("refused", placement.refused)
     lines += _reasons("target missed for", placement.violations)
-    if placement.unreached:
-        lines.append(f"  reached by no head: {some(placement.unreached)}")
+    unreached = [node for node in placement.unreached if node not in placement.violations]
+    if unreached:
+        lines.append(f"  reached by no head: {some(unreached)}")
     if placement.standbys:
         lines.append(f"  stand-by: {', '.join(placement.standbys)}")
-    lines += [f"  note: {note}" for note in topology.notes]
+    lines += [f"  note: {note}" for note in (*topology.notes, *notes)]
     return "\n".join(lines)
 
 

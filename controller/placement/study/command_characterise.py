@@ -113,6 +113,7 @@ def figures_table(found: Characteristics) -> Any:
 def busiest_table(found: Characteristics) -> Any:
     """The links that carry most."""
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("from", "to", title="Busiest links")
     for name in ("Mbit/s", "least-airtime paths over it", "traffic (Mbit/s)"):
@@ -120,5 +121,5 @@ def busiest_table(found: Characteristics) -> Any:
     for link in found.busiest:
         traffic = "" if link.traffic_mbps is None else f"{link.traffic_mbps:.2f}"
         share = f"{100 * link.share_of_paths:.1f} %"
-        table.add_row(link.source, link.destination, f"{link.rate_mbps:.1f}", share, traffic)
+        table.add_row(Text(link.source), Text(link.destination), f"{link.rate_mbps:.1f}", share, traffic)
     return table

@@ -41,12 +41,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _compare(arguments: argparse.Namespace) -> None:
-    from controller.placement import Request
+    from controller.placement import PlacementError, Request
     from controller.placement.network.sources import load_topology
     from controller.placement.study.compare import compare, steps
 
+    if arguments.plot and arguments.plot_times and arguments.plot.resolve() == arguments.plot_times.resolve():
+        raise PlacementError(f"--plot and --plot-times are both {str(arguments.plot)!r}; two files are accepted")
     topologies = {source: load_topology(source) for source in arguments.topology}
-    algorithms = tuple(dict.fromkeys(arguments.algorithms.split(",")))
+    algorithms = tuple(dict.fromkeys(name.strip() for name in arguments.algorithms.split(",")))
     options = {"runs": arguments.runs, "metric": arguments.metric}
     options["request"] = support.directed(Request(1), arguments.direction)
     found = {}
@@ -70,11 +72,11 @@ def _compare(arguments: argparse.Namespace) -> None:
 
 def bandwidth_table(source: str, found: Comparison) -> Any:
     """Bandwidths, distance from the best possible and running time of each algorithm and k."""
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     what = f"{found.nodes} nodes, {found.links} directed links, {found.metric} bandwidth in Mbit/s"
-    table = Table(title=escape(f"{source}: {what}"))
+    table = Table(title=Text(f"{source}: {what}", "table.title"))
     table.add_column("k", justify="right")
     table.add_column("algorithm")
     for name in ("mean", "± of runs", "lowest", "highest", "mean of clusters'", "CPU s"):

@@ -58,7 +58,7 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
 
 def plot_file(text: str) -> Path:
     """A file to draw into; raises ArgumentTypeError."""
-    if not text.endswith(PLOT_SUFFIXES):
+    if Path(text).suffix not in PLOT_SUFFIXES:  # `.svg` alone is a name without a suffix
         raise argparse.ArgumentTypeError(
             f"{text!r} is no plot; a file ending in {', '.join(PLOT_SUFFIXES)} is accepted"
         )
@@ -70,8 +70,10 @@ def counts(text: str) -> tuple[int, ...]:
     found: set[int] = set()
     for part in text.split(","):
         first, _, last = part.partition("..")
-        if not (first.isdecimal() and (last or first).isdecimal() and int(last or first) <= MAXIMUM_K):
+        if not (first.isdecimal() and (last or first).isdecimal()):
             raise argparse.ArgumentTypeError(f"{text!r} is no number of heads; 3, 1,2,5 or 1..10 is accepted")
+        if len(last or first) > len(str(MAXIMUM_K)) or int(last or first) > MAXIMUM_K:
+            raise argparse.ArgumentTypeError(f"{text!r} is no number of heads; up to {MAXIMUM_K} is accepted")
         found.update(range(int(first), int(last or first) + 1))
     if not found or min(found) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of heads; from 1 on, as in 1..10, is accepted")

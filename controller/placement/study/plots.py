@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
@@ -35,8 +36,10 @@ LOOKS: Mapping[str, tuple[str, Any, str]] = {
     "optimal": ("black", "-", "o"),
 }
 DODGE = 0.03  # heads by which each algorithm's bars stand beside the last one's
+LEGEND_COLUMNS = 3  # that fit below a panel
 CROWD = 150  # nodes from which on their symbols are smaller
 RASTER_LINKS = 5000  # a drawing of more is a picture: as lines it would take megabytes
+PNG_DPI, PICTURE_DPI = 220, 110  # of a PNG, and of pictures within SVG and PDF
 NAMED_HEADS = 20  # with more heads their names would hide the map
 HEAD_MARKERS = "osD^vP*Xph"
 STYLE: dict[Any, Any] = {
@@ -49,6 +52,7 @@ STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.3,
     "lines.markersize": 5,
     "legend.frameon": False,
+    "text.parse_math": False,  # a $ in the name of a node or a file is a $
     "svg.fonttype": "none",
     "svg.hashsalt": "picasso",
     "hatch.linewidth": 0.6,
@@ -58,7 +62,8 @@ STYLE: dict[Any, Any] = {
 def save(figure: Figure, path: Path) -> None:
     """Writes a figure in the format of the path's suffix (svg, pdf, png); raises OSError, ValueError for another."""
     with rc_context(STYLE):
-        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=110)
+        dpi = PNG_DPI if path.suffix == ".png" else PICTURE_DPI
+        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=dpi)
 
 
 def draw_comparison(comparisons: Mapping[str, Comparison]) -> Figure:
@@ -74,8 +79,9 @@ def draw_comparison(comparisons: Mapping[str, Comparison]) -> Figure:
         axes.set_ylabel("mean bandwidth (Mbit/s)")
 
     figure = _by_k(comparisons, draw)
-    for axes in figure.axes:
-        axes.set_ylim(bottom=0.0)
+    for axes, found in zip(figure.axes, comparisons.values(), strict=False):
+        highest = max((row.mean_bandwidth_mbps + row.deviation_mbps for row in found.rows), default=0.0)
+        axes.set_ylim(0.0, 1.08 * highest or 1.0)
     return figure
 
 
@@ -85,9 +91,8 @@ def draw_times(comparisons: Mapping[str, Comparison]) -> Figure:
     def draw(axes: Axes, at: int, rows: Sequence[Row], look: dict[str, Any]) -> None:
         axes.semilogy([row.k for row in rows], [1000 * row.seconds for row in rows], **look)
         axes.set(ylabel="CPU time (ms)")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.margins(y=0.08)
+        _plain_numbers(axes.yaxis)
 
     return _by_k(comparisons, draw)
 
@@ -104,10 +109,25 @@ def _by_k(
                 look = {"color": colour, "linestyle": line, "marker": marker, "label": algorithm}
                 draw(axes, at, comparison.of(algorithm), look | {"markerfacecolor": "white"})
             axes.set(title=title, xlabel="heads k")
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        handles, labels = grid[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+            ks = [row.k for row in comparison.rows] or [1]
+            room = max(0.5, 0.04 * (max(ks) - min(ks)))
+            axes.set_xlim(min(ks) - room, max(ks) + room)
+        shown = {
+            label: handle for axes in grid for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
+        wide = LEGEND_COLUMNS * min(len(grid), 2)
+        figure.legend(
+            list(shown.values()), list(shown), loc="outside lower center", ncols=max(1, min(len(shown), wide))
+        )
         return figure
+
+
+def _plain_numbers(axis: Axis) -> None:
+    """1, 2, 5, 10, … on a logarithmic axis."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def draw_characteristics(found: Characteristics) -> Figure:
@@ -213,6 +233,8 @@ def _draw_two_way(axes: Axes, found: Characteristics) -> None:
         ends = np.array([slower.min(), faster.max()])
         axes.plot(ends, ends, color="0.4", linestyle="-", linewidth=0.7)
         axes.set(xscale="log", yscale="log")
+        _plain_numbers(axes.xaxis)
+        _plain_numbers(axes.yaxis)
     title = f"Two-way links ({100 * found.one_way_share:.0f} % are one-way)"
     axes.set(title=title, xlabel="faster direction (Mbit/s)", ylabel="slower direction (Mbit/s)")
 

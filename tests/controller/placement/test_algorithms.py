@@ -37,7 +37,7 @@ def test_basp_by_hand(network: Network) -> None:
     assert placement.section_members() == {"a": "b", "c": "b", "d": "e", "f": "e"}
     assert placement.mean_bandwidth_mbps == (12 + 8 + 6 + 9) / 4
     reasons = {head.node: head.reason for head in placement.heads}
-    assert reasons["b"] == "largest sum of bandwidth to its 2 cluster members: 20.0 Mbit/s, runner-up a 18.0 Mbit/s"
+    assert reasons["b"] == "largest sum of bandwidth to its 2 cluster members: 20.0 Mbit/s, then a 18.0 Mbit/s"
 
 
 def test_basp_reassigns_nodes_across_clusters(network: Network) -> None:
@@ -56,13 +56,13 @@ def test_k_means_takes_the_middle_and_random_is_seeded(network: Network) -> None
     assert again[0] == again[1]
 
 
-def test_the_runner_up_of_basp_is_real(network: Network) -> None:
-    """Without the winner the stated runner-up wins with the stated figure."""
+def test_the_next_candidate_of_basp_is_real(network: Network) -> None:
+    """Without the winner the candidate stated after it wins with the stated figure."""
     line = "a-b 10 12, b-c 8, c-d 2"
     first = place(network(line), Request(1), "basp").heads[0]
     assert first.node == "b"
     second = place(network(line), Request(1, Constraints(exclude=("b",))), "basp").heads[0]
-    assert f"runner-up {second.node} 20.0 Mbit/s" in first.reason
+    assert f"then {second.node} 20.0 Mbit/s" in first.reason
     assert ": 20.0 Mbit/s" in second.reason
 
 
@@ -122,7 +122,9 @@ def test_no_coordinates_at_all(network: Network) -> None:
     heads = place(network("a-b 10 12, b-c 8, c-d 2 3, d-e 5"), Request(2), "basp").heads
     assert [head.node for head in heads] == ["b", "d"]  # a 12, c 8 and e 5 remain; with e it were 12 + 8 + 5, a tie
     assert "sum of bandwidth from all heads" in heads[1].reason
-    assert heads[1].reason.endswith(": 25.0 Mbit/s, runner-up e 25.0 Mbit/s")
+    assert heads[1].reason.endswith(": 25.0 Mbit/s, then e 25.0 Mbit/s")
+    everyone = place(network("a-b 10 12, b-c 8"), Request(3), "basp").heads
+    assert all(head.reason.endswith("the only eligible node there") for head in everyone)
 
 
 def test_basp_needs_no_matrix() -> None:

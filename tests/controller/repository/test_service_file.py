@@ -98,6 +98,13 @@ def test_short_forms() -> None:
         ("name: a\nimage: a\nconstraints: {near: {b: 0}}", "constraints.near.b: 0: "),
         ("name: a\nimage: a\nconstraints: {maximum_latency: soon}", "maximum_latency: 'soon' is no time"),
         ("name: a\nimage: a\nconstraints: {apart: [a]}", "'a' is this service itself"),
+        ("name: a\nimage: a\nconstraints: {maximum_members: 0}", "constraints.maximum_members: 0: .* or equal to 1"),
+        (
+            "name: a\nimage: a\nconstraints: {exclude: gw-01}",
+            r"exclude: 'gw-01': a list is accepted, as in \[one, two\]",
+        ),
+        ("name: a\nimage: a\nconstraints: [a]", r"constraints: \['a'\]: names with values are accepted"),
+        ("name: a\nimage: a\nenvironment: 5", "environment: 5: names with values are accepted"),
         ("name: a\nimage: a\nreplicas: 0", "x.yaml:3: replicas: 0: "),
         ("name: a\nimage: a\nresources: {cpu: .inf}", "resources.cpu: inf: "),
         ("name: a\nimage: a\nenvironment: {N: yes}", "environment.N: True is ambiguous here; put it in quotes"),

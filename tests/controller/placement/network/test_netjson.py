@@ -53,6 +53,9 @@ def test_netjson_is_read_directed_and_the_fastest_parallel_link_stays() -> None:
         ({"type": "NetworkGraph", "nodes": [{"id": "a", "properties": {"zone": 5}}], "links": []}, "'zone'"),
         ({"type": "NetworkGraph", "nodes": [{"id": "a", "properties": {"labels": "x"}}], "links": []}, "'labels'"),
         (graph([], "aa"), "'a'"),
+        (graph([], "\x1b"), r"'\x1b', printable"),
+        ({"type": "NetworkGraph", "nodes": [{"id": 5}], "links": []}, "id is 5, a text is accepted"),
+        (graph([link("a", "z\x1b", 1)]), r"'a' -> 'z\x1b'"),
         (graph([link("a", "z", 1)]), "'z'"),
         (graph([{"source": ["a"], "target": "b"}]), "['a']"),
         (graph([link("a", "b", -1)]), "-1"),
@@ -76,6 +79,20 @@ def test_an_absurd_rate_leaves_its_link_out(mbps: object) -> None:
     found = from_netjson(graph([link("a", "b", mbps), link("b", "a", 4)]))
     assert rates(found) == {"ba": 4.0}
     assert found.notes == (f"link a -> b: left out, its bandwidth_mbps is {mbps!r}",)
+
+
+def test_many_unusable_figures_are_a_note_each_kind() -> None:
+    """Bad rates, links from a node to itself and figures of nodes that cannot be are counted, the first is named."""
+    places: list[Json] = [{"latitude": 999, "cpus": -1}, {"cpus": "lots", "availability": 7}, {"memory_bytes": 5}]
+    nodes = [{"id": name, "properties": each} for name, each in zip("abc", places, strict=True)]
+    bad = [link("a", "b", -1), link("b", "c", "fast"), link("a", "a", 5), link("a", "c", 5)]
+    assert from_netjson(graph(bad) | {"nodes": nodes}).notes == (
+        "nodes whose latitude cannot be: 1, the first is a with 999",
+        "nodes whose cpus cannot be: 2, the first is a with -1",
+        "nodes whose availability cannot be: 1, the first is b with 7",
+        "links left out for a rate that cannot be: 2, the first is link a -> b: its bandwidth_mbps is -1",
+        "links from a node to itself left out: 1",
+    )
 
 
 def test_an_offline_node_is_left_out_with_its_links() -> None:

@@ -101,6 +101,17 @@ def test_lines_may_end_as_they_like(daemon: str) -> None:
     )
 
 
+@pytest.mark.parametrize("daemon", PARSERS)
+def test_what_is_no_output_is_told_in_words(daemon: str) -> None:
+    """The message says what is accepted and nothing of the parser's own errors; names have no control characters."""
+    with pytest.raises(TopologyError, match=rf"^this is no output of {daemon}; what .* is accepted$"):
+        from_routing_daemon(daemon, '{"vis": 5}')
+    with pytest.raises(TopologyError, match=r"its id is 'roof\\x1b', printable"):
+        from_routing_daemon(
+            "bmx6", json.dumps([{"name": "roof\x1b", "links": [{"name": "b", "rxRate": 1, "txRate": 1}]}])
+        )
+
+
 def test_output_is_recognised() -> None:
     """Each daemon's output is told from the others', and other JSON and text is none of them."""
     assert [recognise(document) for document in (OLSR, BATMAN, BMX6, {"type": "NetworkGraph"}, 5)] == [

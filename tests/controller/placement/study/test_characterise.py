@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 
 from controller.placement import NodeAttributes, Topology, qmp_like
 from controller.placement.study.characterise import Past, characterise, ecdf, summary
+from controller.placement.study.command_characterise import busiest_table
+from controller.placement.study.command_support import console
 
 Network = Callable[..., Topology]
 
@@ -105,3 +108,11 @@ def test_a_large_network_is_characterised_by_some_of_its_paths(monkeypatch: pyte
     monkeypatch.setattr("controller.placement.study.characterise.SOME_SOURCES", 150)
     busiest = characterise(topology).busiest[0]
     assert busiest.share_of_paths == pytest.approx(whole[busiest.source, busiest.destination], rel=0.2)
+
+
+def test_a_nodes_name_is_no_markup(network: Network, capsys: pytest.CaptureFixture[str]) -> None:
+    """Names are printed as they are, whatever brackets and colons they have."""
+    names = ("[/a]", "[bold]c", ":cat:")
+    console().print(busiest_table(characterise(replace(network("a-b 10, b-c 8"), names=names))))
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in names)

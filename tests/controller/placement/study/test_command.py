@@ -132,6 +132,40 @@ def test_partial_places_what_it_can(run: Run, tmp_path: Path) -> None:
     options = ("place", "--topology", "qmp:4:1", "--service", str(file), "--k", "3")
     assert "excluded by name: gw-0, gw-1" in run(*options, code=2)
     assert len(json.loads(run(*options, "--partial", "--json"))["heads"]) == 2
+    assert "k is 9" in run("place", "--topology", "qmp:4:1", "--k", "9", code=2)
+    assert len(json.loads(run("place", "--topology", "qmp:4:1", "--k", "9", "--partial", "--json"))["heads"]) == 4
+
+
+def test_every_node_is_told_once(run: Run, tmp_path: Path) -> None:
+    """Who finds no room under a cap is told as that alone; nobody served and heads everywhere are said in words."""
+    file = tmp_path / "web.yaml"
+    file.write_text("{name: web, image: 'a:1', constraints: {maximum_members: 1}}")
+    printed = run("place", "--topology", "qmp:4:1", "--service", str(file))
+    assert printed.count("target missed for") == 2 and "reached by no head" not in printed
+    printed = run("place", "--topology", "qmp:3:1", "--k", "3")
+    assert "bandwidth: every node is a head\n" in printed and printed.count("    serves nobody\n") == 3
+
+
+def test_names_of_nobody_are_noted(run: Run, tmp_path: Path) -> None:
+    """Nodes to exclude that the topology has not, and services that are not given, are notes."""
+    file = tmp_path / "web.yaml"
+    file.write_text("{name: web, image: 'a:1', constraints: {exclude: [gw-0, gw-x], apart: [db], near: {mail: 2}}}")
+    other = tmp_path / "db.yaml"
+    other.write_text("{name: db, image: 'a:1'}")
+    alone = run("place", "--topology", "qmp:4:1", "--service", str(file))
+    assert "note: exclude names what is not in this topology: gw-x\n" in alone
+    assert "note: apart names what is not among the given services: db" in alone
+    both = run("place", "--topology", "qmp:4:1", "--service", str(file), str(other))
+    assert "note: near names what is not among the given services: mail" in both and "apart names" not in both
+
+
+@pytest.mark.parametrize(("change", "why"), [("k+1", "k is 4"), ("without:gw-0", "k is 3"), ("without:x", "no node")])
+def test_a_what_if_without_answer_is_at_fault(change: str, why: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The placement as the network is stays printed, and the message is about the what-if."""
+    assert main(["place", "--topology", "qmp:3:1", "--k", "3", "--what-if", change]) == 2
+    output, errors = capsys.readouterr()
+    assert "places 3 of 3 nodes" in output
+    assert errors.startswith("picasso-controller place: the what-if cannot be answered: ") and why in errors
 
 
 def test_long_lists_are_cut(run: Run, tmp_path: Path) -> None:
@@ -215,7 +249,9 @@ def test_bad_input_is_named(run: Run, source: str, options: tuple[str, ...], nam
         (("place", "--topology", "qmp:5:1", "--what-if", "k+0"), "'k+0'"),
         (("place", "--topology", "qmp:5:1", "--plot", "plot.gif"), ".svg, .pdf, .png"),
         (("compare", "--topology", "qmp:5:1", "--k", "0..2"), "'0..2'"),
-        (("compare", "--topology", "qmp:5:1", "--k", "1..99999999"), "'1..99999999'"),
+        (("place", "--topology", "qmp:5:1", "--plot", ".svg"), "'.svg' is no plot"),
+        (("compare", "--topology", "qmp:5:1", "--k", "1..100000"), "'1..100000' is no number of heads; up to 10000"),
+        (("compare", "--topology", "qmp:5:1", "--k", "1.." + 5000 * "9"), "up to 10000"),
         (("compare", "--topology", "qmp:5:1", "--k", "few"), "'few'"),
     ],
 )

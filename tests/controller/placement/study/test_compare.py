@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from controller.cli import main
 from controller.placement import NodeAttributes, PlacementError, Request, Topology, place, qmp_like
 from controller.placement.network.sources import load_topology
 from controller.placement.study import compare as module
+from controller.placement.study.command_compare import bandwidth_table
+from controller.placement.study.command_support import console
 from controller.placement.study.compare import compare, steps
 from gateway.protocol.messages import Constraints
 
@@ -131,6 +134,30 @@ def test_of_a_huge_network_no_diameters(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(module, "ALL_HOPS", 8)
     (row,) = compare(qmp_like(9, 2), (1,), ("greedy",)).rows
     assert row.heads[0].diameter is None and row.heads[0].degree > 0
+
+
+def test_a_networks_name_is_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    """A file's name is printed as it is, whatever brackets and colons it has."""
+    found = compare(qmp_like(9, 2), (1,), ("greedy",))
+    for name in ("[/a]", "[bold]c", ":cat:"):
+        console().print(bandwidth_table(name, found))
+        assert f"{name}: 9 nodes" in capsys.readouterr().out
+
+
+def test_algorithms_may_be_listed_with_spaces(capsys: pytest.CaptureFixture[str]) -> None:
+    """`optimal, basp` is the same as `optimal,basp`."""
+    command = ("compare", "--topology", "qmp:9:2", "--k", "1", "--runs", "1", "--json")
+    assert main((*command, "--algorithms", "optimal, basp")) == 0
+    assert [row["algorithm"] for row in json.loads(capsys.readouterr().out)["rows"]] == ["optimal", "basp"]
+
+
+def test_two_plots_are_two_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One file for both is refused before anything is computed or written."""
+    file = tmp_path / "a.svg"
+    same = tmp_path / "." / "b" / ".." / "a.svg"
+    assert main(("compare", "--topology", "qmp:9:2", "--plot", str(file), "--plot-times", str(same))) == 2
+    assert "--plot and --plot-times are both" in capsys.readouterr().err
+    assert not file.exists()
 
 
 if "PICASSO_TOPOLOGIES" in os.environ:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -11,10 +12,13 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from controller.placement import NodeAttributes, Request, place, qmp_like
+from controller.placement import NodeAttributes, Request, Topology, place, qmp_like
 from controller.placement.study import plots
 from controller.placement.study.characterise import Past, characterise
 from controller.placement.study.compare import compare
+from gateway.protocol.messages import Constraints
+
+Network = Callable[..., Topology]
 
 TOPOLOGY = qmp_like(20, 3)
 
@@ -95,3 +99,52 @@ def test_formats(tmp_path: Path, suffix: str) -> None:
     """A figure is written as SVG, PDF and PNG."""
     plots.save(Figure(), tmp_path / f"plot{suffix}")
     assert (tmp_path / f"plot{suffix}").stat().st_size > 100
+
+
+def test_a_png_is_large_enough_to_be_read(tmp_path: Path) -> None:
+    """The smallest figure, of one panel, is more than 800 pixels wide."""
+    plots.save(plots.draw_times({"net": compare(TOPOLOGY, (1,), ("greedy",))}), tmp_path / "plot.png")
+    assert int.from_bytes((tmp_path / "plot.png").read_bytes()[16:20]) > 800
+
+
+@pytest.mark.parametrize("ks", [(3,), (2, 3), (1, 5, 40)])
+@pytest.mark.parametrize("draw", [plots.draw_comparison, plots.draw_times])
+def test_one_network_is_drawn_whole(draw: Callable[..., Figure], ks: tuple[int, ...], tmp_path: Path) -> None:
+    """Whatever the k, ticks are whole numbers, every marker is inside the axes and the legend inside the figure."""
+    figure = draw({"net": compare(qmp_like(50, 3), ks, tuple(plots.LOOKS), runs=3)})
+    plots.save(figure, tmp_path / "plot.svg")
+    (axes,) = figure.axes
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    shown = [tick for tick in axes.get_xticks() if left <= tick <= right]
+    assert shown and all(tick == int(tick) for tick in shown)
+    assert all(
+        tick.get_text().isdecimal() for tick in axes.get_xticklabels() if left <= tick.get_position()[0] <= right
+    )
+    if draw is plots.draw_comparison:
+        tops = [y for _, ys in lines_of(axes).values() for y in ys]
+        room = axes.get_window_extent().height * (high - max(tops)) / (high - low)
+        assert room > figure.dpi * 5 / 72 / 2
+    (legend,) = figure.legends
+    assert {text.get_text() for text in legend.get_texts()} == set(plots.LOOKS)
+    box, whole = legend.get_window_extent(), figure.bbox
+    assert whole.x0 <= box.x0 and box.x1 <= whole.x1
+
+
+def test_the_legend_has_what_only_a_later_network_has() -> None:
+    """An algorithm that placed nothing in the first network is in the legend for the second."""
+    first, second = (compare(TOPOLOGY, (1,), names) for names in (("greedy",), ("greedy", "optimal")))
+    (legend,) = plots.draw_comparison({"first": first, "second": second}).legends
+    assert [text.get_text() for text in legend.get_texts()] == ["greedy", "optimal"]
+
+
+def test_a_dollar_is_a_dollar(network: Network, tmp_path: Path) -> None:
+    """A name that would be a formula, even a wrong one, is drawn as it is."""
+    topology = replace(network("a-b 9, b-c 90"), names=(r"$\a$", "$b_$", "c"))
+    for name, figure in (
+        ("$x^$", plots.draw_comparison({"$x^$": compare(topology, (1,), ("greedy",))})),
+        (r"$\a$ → $b_$", plots.draw_characteristics(characterise(topology))),
+        ("$b_$: 2", plots.draw_placement(topology, place(topology, Request(1, Constraints(exclude=(r"$\a$", "c")))))),
+    ):
+        plots.save(figure, tmp_path / "plot.svg")
+        assert name in texts(tmp_path / "plot.svg")
+        assert "mathdefault" not in texts(tmp_path / "plot.svg")
